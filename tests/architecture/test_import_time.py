@@ -25,12 +25,12 @@ def part(name: str) -> str:
     return name.split(".")[1] if "." in name else name
 
 
-def run(*arguments: str) -> str:
-    """Run a fresh interpreter and return all that it printed; it must end well."""
+def run(*arguments: str, path: Path = PACKAGE.parent) -> str:
+    """Run a fresh interpreter, with a folder to import from, and return all that it printed; it must end well."""
     done = subprocess.run(  # noqa: S603 - our own interpreter, our own programs
         [sys.executable, "-B", *arguments],
         cwd=PACKAGE.parent,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        env={**os.environ, "PYTHONPATH": str(path)},
         capture_output=True,
         text=True,
         check=False,
@@ -63,11 +63,7 @@ def test_the_watch_sees_what_an_import_does(tmp_path: Path) -> None:
         "sys.excepthook = print\n"
         "print('hello')\n"
     )
-    seen = run(
-        "-c",
-        f"import sys, runpy; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['', 'busy']\n"
-        f"runpy.run_path({WATCH!r}, run_name='__main__')",
-    )
+    seen = run(WATCH, "busy", path=tmp_path)
     assert "does open" in seen
     assert "hello" in seen
     changes = {line.removeprefix("changes ") for line in seen.splitlines() if line.startswith("changes ")}
