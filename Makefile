@@ -42,8 +42,9 @@ docs: $(READY) ## Build the site into site/, strictly
 $(READY): pyproject.toml constraints.txt
 	@$(if $(PYTHON),,echo 'make: no Python 3.11 or newer found; install one, or name it: make PYTHON=/path/to/python3'; exit 1)
 	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --compile --editable '.[all]' --group dev
+	@echo 'Installing into $(VENV), which takes a minute or two ...'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt pip
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --compile --editable '.[all]' --group dev
 	@touch $@
 
 # The CPU build of torch is small where a registry has it; so torch comes first, and what follows finds it there.

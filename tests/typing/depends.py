@@ -18,15 +18,25 @@ class Clock(Protocol):
 
 def device() -> str: ...
 def writer() -> Iterator[Writer]: ...
-def generated() -> Generator[Writer, None, None]: ...
+def generated() -> Generator[Writer]: ...
 @contextmanager
-def managed() -> Iterator[Writer]: ...
+def managed() -> Generator[Writer]:
+    yield Writer()
+
+
 def clock() -> Clock: ...
 async def fetched() -> Writer: ...
-async def streamed() -> AsyncIterator[Writer]: ...
-async def generated_later() -> AsyncGenerator[Writer, None]: ...
+async def streamed() -> AsyncIterator[Writer]:
+    yield Writer()
+
+
+async def generated_later() -> AsyncGenerator[Writer]:
+    yield Writer()
+
+
 @asynccontextmanager
-async def managed_later() -> AsyncIterator[Writer]: ...
+async def managed_later() -> AsyncGenerator[Writer]:
+    yield Writer()
 
 
 # A plain callable gives what it returns, a class its instances.
@@ -42,6 +52,7 @@ assert_type(Depends(managed), Writer)
 
 # So do the async kinds.
 assert_type(Depends(fetched), Writer)
+assert_type(Depends(streamed), Writer)
 assert_type(Depends(generated_later), Writer)
 assert_type(Depends(managed_later), Writer)
 
