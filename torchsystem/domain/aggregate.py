@@ -1,0 +1,187 @@
+"""The root of a domain: modules, optimizer and counters that change together, as one thing with an identity.
+
+An aggregate is the pattern of "Domain-Driven Design" by Eric Evans: one object through which all that belongs to it
+is changed, so that it is whole at any time. Here it is a `torch.nn.Module` too, and behaves as one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+
+from torch.nn import Module
+
+from torchsystem.domain.events import Events
+from torchsystem.errors import InvalidEpoch, InvalidPhase, RepeatedIdentity, ShadowedAttribute, UnknownIdentity
+
+Phase: TypeAlias = Literal["train", "evaluation"]
+MODES: dict[Phase, bool] = {"train": True, "evaluation": False}
+
+
+# A descriptor with `__set__` and no `__get__` leaves the value in the instance's own dictionary: reading costs what
+# any attribute costs, and only writing this one name is ours. A property would tax its reads, and an overridden
+# `__setattr__` the writes of every name.
+
+
+class _Epoch:
+    """Run `onepoch` after a change."""
+
+    def __set__(self, aggregate: Aggregate, epoch: int) -> None:
+        if type(epoch) is not int:
+            epoch = _whole(epoch)
+        state = aggregate.__dict__
+        changed = state.get("epoch") != epoch
+        state["epoch"] = epoch
+        if "_epoch_given" not in state:
+            state["_epoch_given"] = True
+            changed = changed and not _is_under_construction(aggregate)
+        if changed:
+            aggregate.onepoch()
+
+
+class _Phase:
+    """Put every module into the mode of the phase."""
+
+    def __set__(self, aggregate: Aggregate, phase: Phase) -> None:
+        if phase not in MODES:
+            message = f"{type(aggregate).__qualname__}.phase = {phase!r}: write 'train' or 'evaluation'."
+            raise InvalidPhase(message)
+        if aggregate.__dict__["phase"] != phase:
+            aggregate.train(MODES[phase])
+
+
+class _Training:
+    """Let `phase` say the same as the `training` of every module."""
+
+    def __set__(self, aggregate: Aggregate, training: bool) -> None:  # noqa: FBT001 - torch assigns it
+        aggregate.__dict__["training"] = training
+        aggregate.__dict__["phase"] = "train" if training else "evaluation"
+
+
+class Aggregate(Module):
+    """A module that is the root of what changes in a training: it has an identity, a phase, an epoch and events.
+
+    Attributes:
+        phase: ``"train"`` or ``"evaluation"``, the same fact as ``training``. Assigning it calls `train`.
+        epoch: The number of epochs done, 0 at first. Services assign it: ``model.epoch += 1``.
+        events: What happened inside and waits to be committed. It is no part of the ``state_dict``.
+
+    Example:
+        >>> from torch import nn
+        >>> from torchsystem import Aggregate
+        >>> class Classifier(Aggregate):
+        ...     def __init__(self, nn: nn.Module, patience: int) -> None:
+        ...         super().__init__()
+        ...         self.nn = nn
+        ...         self.patience = patience
+        ...
+        ...     def onepoch(self) -> None:
+        ...         if self.epoch >= self.patience:
+        ...             self.events.enqueue(StopIteration)
+        ...         self.events.commit()
+        >>> classifier = Classifier(nn.Linear(2, 2), patience=2)
+        >>> classifier.initialize("linear")
+        >>> classifier.id, classifier.phase, classifier.epoch
+        ('linear', 'train', 0)
+        >>> classifier.epoch += 1
+        >>> classifier.epoch += 1
+        Traceback (most recent call last):
+        ...
+        StopIteration
+    """
+
+    events: Events
+    if TYPE_CHECKING:
+        phase: Phase
+        epoch: int
+    else:
+        phase = _Phase()
+        epoch = _Epoch()
+        training = _Training()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.__dict__.setdefault("epoch", 0)
+        self.events = Events()
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """Refuse a class whose own ``epoch = 0`` would keep `onepoch` from ever running.
+
+        Raises:
+            ShadowedAttribute: ``phase``, ``epoch`` or ``training`` is a plain value in the class.
+        """
+        super().__init_subclass__(**kwargs)
+        for name in ("phase", "epoch", "training"):
+            value = inspect.getattr_static(cls, name)
+            if not hasattr(value, "__set__"):
+                message = (
+                    f"{cls.__module__}.{cls.__qualname__}: `{name} = {value!r}` in the class hides the attribute whose "
+                    f"changes an aggregate watches. Write `self.{name} = ...` in __init__, after super().__init__()."
+                )
+                raise ShadowedAttribute(message)
+
+    @property
+    def id(self) -> Any:
+        """Say which aggregate this is, over all runs and machines.
+
+        Override it (``return gethash(self.nn)``), or give it once by `initialize`.
+
+        Raises:
+            UnknownIdentity: It was not given yet.
+        """
+        if "_id" not in self.__dict__:
+            name = type(self).__qualname__
+            message = f"{name} has no id. Call initialize(id) once, or write a property: `def id(self): ...` in {name}."
+            raise UnknownIdentity(message)
+        return self.__dict__["_id"]
+
+    def initialize(self, id: object) -> None:  # noqa: A002 - it is the id
+        """Give the aggregate its id, once; any value counts, None included.
+
+        Raises:
+            RepeatedIdentity: It has one, given before or by a property of its class.
+        """
+        if self.is_initialized():
+            how = f"{self.__dict__['_id']!r}" if "_id" in self.__dict__ else "a property of its class"
+            message = f"{type(self).__qualname__}.initialize({id!r}): it has an id already, {how}. Make a new one."
+            raise RepeatedIdentity(message)
+        self.__dict__["_id"] = id
+
+    def is_initialized(self) -> bool:
+        """Tell whether `id` was given, or is a property of the class."""
+        return "_id" in self.__dict__ or inspect.getattr_static(type(self), "id") is not Aggregate.__dict__["id"]
+
+    def onphase(self) -> None:
+        """Run after the phase has changed; override it."""
+
+    def onepoch(self) -> None:
+        """Run after the epoch has changed; override it."""
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as torch.nn.Module has it
+        """Put every module into training or evaluation mode, and run `onphase` if that is a change."""
+        before = self.phase
+        super().train(mode)
+        if self.phase != before:
+            self.onphase()
+        return self
+
+
+def _whole(epoch: Any) -> int:
+    """Turn what counts as a whole number (NumPy's integers, tensors of one) into an int."""
+    try:
+        return operator.index(epoch)
+    except TypeError:
+        message = f"epoch = {epoch!r}: epochs are counted in whole numbers. Assign an int."
+        raise InvalidEpoch(message) from None
+
+
+def _is_under_construction(aggregate: Aggregate) -> bool:
+    """Look whether an ``__init__`` of the aggregate is running, which only the frames tell; once in its life."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__init__" and code.co_argcount and frame.f_locals[code.co_varnames[0]] is aggregate:
+            return True
+        frame = frame.f_back
+    return False
