@@ -1,0 +1,109 @@
+"""What an annotation means: strings evaluated where the function was defined."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from types import CodeType, FrameType, SimpleNamespace
+from typing import Any
+
+from torchsystem.errors import UnresolvedAnnotation
+
+
+def resolve_annotation(function: Callable[..., object], parameter: str) -> Any:
+    """Evaluate the annotation of one parameter of ``function``.
+
+    Understands ``from __future__ import annotations``, strings nested in other annotations, and names that exist
+    only where the function was defined: in the scopes around it that are still running, or in its closure.
+
+    Returns:
+        The annotation with its ``Annotated`` metadata, ``inspect.Parameter.empty`` if there is none.
+
+    Raises:
+        UnresolvedAnnotation: A name in the annotation cannot be found.
+
+    Example:
+        >>> def handle(event: "int | str") -> None: ...
+        >>> resolve_annotation(handle, "event")
+        int | str
+    """
+    owner = _owner(function)
+    annotation = getattr(owner, "__annotations__", {}).get(parameter, inspect.Parameter.empty)
+    if annotation is inspect.Parameter.empty:
+        return annotation
+    return evaluate(annotation, function, parameter)
+
+
+def evaluate(annotation: object, function: Callable[..., object], parameter: str) -> Any:
+    """Evaluate ``annotation``, written for ``parameter`` of ``function``, in the scopes where it was written.
+
+    Raises:
+        UnresolvedAnnotation: A name in the annotation cannot be found.
+    """
+    owner = _owner(function)
+    names = _names_around(owner)
+    holder = SimpleNamespace(__annotations__={parameter: annotation})
+    try:
+        # A string can hold a string: one round for each level of quotes.
+        while isinstance(resolved := _hints(holder, names)[parameter], str):
+            holder.__annotations__[parameter] = resolved
+    except Exception as error:
+        code = getattr(owner, "__code__", None)
+        where = f" ({code.co_filename}:{code.co_firstlineno})" if isinstance(code, CodeType) else ""
+        message = (
+            f"{getattr(function, '__qualname__', function)!s}{where}: the annotation {annotation!r} of {parameter!r} "
+            f"cannot be resolved ({error}). Import its names at run time, not under TYPE_CHECKING, or define them "
+            f"before the function."
+        )
+        raise UnresolvedAnnotation(message) from error
+    return resolved
+
+
+def _hints(holder: SimpleNamespace, names: Mapping[str, object]) -> dict[str, Any]:
+    return typing.get_type_hints(holder, dict(names), include_extras=True)
+
+
+def _owner(function: object) -> Any:
+    """Find the object that holds the annotations: the innermost function, or a class's constructor."""
+    function = inspect.unwrap(function) if callable(function) else function
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    if inspect.ismethod(function):
+        function = function.__func__
+    if inspect.isclass(function):
+        return function.__init__
+    if not hasattr(function, "__code__") and callable(function):
+        return type(function).__call__
+    return function
+
+
+def _names_around(function: Any) -> dict[str, object]:
+    """Gather the names that the source of ``function`` could see, the innermost last."""
+    names: dict[str, object] = dict(getattr(function, "__globals__", {}))
+    code = getattr(function, "__code__", None)
+    if isinstance(code, CodeType):
+        for frame in reversed(_defining_frames(code)):
+            names.update(frame.f_locals)
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                names[name] = cell.cell_contents
+            except ValueError:  # not assigned yet
+                continue
+    return names
+
+
+def _defining_frames(code: CodeType) -> list[FrameType]:
+    """Find the running frames in whose source ``code`` is written, the innermost first.
+
+    A function's code is a constant of the code that defines it, so the frame is told exactly, never by name.
+    """
+    found: list[FrameType] = []
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only way to the callers' locals
+    while frame is not None and frame.f_code.co_name != "<module>":
+        if any(constant is code for constant in frame.f_code.co_consts):
+            found.append(frame)
+            code = frame.f_code
+        frame = frame.f_back
+    return found

@@ -1,0 +1,355 @@
+"""The code of an injected handler: one plain function, written as one would by hand.
+
+This is the hot path of the package. A call through a generic solver costs several times what the dependencies
+themselves do; a function of the handler's own shape costs a fraction more than a hand-written one. So that is what is
+made, for the usual call in which no dependency is passed by hand; all else goes to the linker and from there to
+:mod:`torchsystem.depends.solve`. ``provider.explain(handler)`` shows the result, and so does a traceback:
+
+    def train(model, device=_missing):
+        _tag, _bound, _linker = _state
+        if _tag != 7:
+            return _linker.again(model, device)
+        if device is not _missing:
+            return _linker.partly(_bound[-1], {'model': model, 'device': device})
+        _handler, _make_device, _plan = _bound
+        try:
+            _device = _make_device()
+        except NotImplementedError as _error:
+            _linker.failed(_plan, _error, ())
+            raise
+        return _handler(model, _device)
+
+``_state`` is the only cell, read once: a call sees all of one binding or all of another, never a mixture. The number
+says for which binding this very code was written. Functions of the same source share one code object.
+"""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+import linecache
+import re
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torchsystem.depends.graph import Argument, Node, Plan
+from torchsystem.depends.kinds import Kind
+from torchsystem.depends.signature import (
+    EMPTY,
+    KEYWORD_ONLY,
+    MISSING,
+    POSITIONAL_ONLY,
+    VAR_KEYWORD,
+    VAR_POSITIONAL,
+    Parameters,
+)
+
+STALE = -1  # the tag of a binding for which no code was written
+_CODES_KEPT = 1024
+_TAG = "«tag»"
+_OURS = ("bound", "error", "handler", "linker", "missing", "outer", "plan", "result", "state", "tag")
+
+_codes: dict[str, tuple[types.CodeType, int, str]] = {}
+_tags = itertools.count()
+
+
+@dataclass(slots=True)
+class Generated:
+    """The code for one plan, and what it is bound to."""
+
+    source: str
+    code: types.CodeType
+    tag: int
+    lines: dict[int, Node]  # by line: the node that is made there
+
+
+def generate(plan: Plan, nodes: list[Node]) -> Generated:
+    """Write and compile the code that carries out ``plan`` for the usual call.
+
+    Args:
+        plan: What the handler needs.
+        nodes: ``plan.order()``.
+    """
+    writer = _Writer(plan, nodes)
+    source = writer.write()
+    known = _codes.get(source)
+    if known is None:
+        if len(_codes) >= _CODES_KEPT:
+            _codes.clear()
+        known = _codes[source] = _compile(source, plan.handler)
+    code, tag, text = known
+    return Generated(text, code, tag, writer.lines)
+
+
+def _compile(source: str, handler: object) -> tuple[types.CodeType, int, str]:
+    tag = next(_tags)
+    text = source.replace(_TAG, str(tag))
+    filename = f"<injected {getattr(handler, '__qualname__', 'handler')} #{tag}>"
+    module = compile(text, filename, "exec", dont_inherit=True)
+    outer = next(c for c in module.co_consts if isinstance(c, types.CodeType))
+    code = next(c for c in outer.co_consts if isinstance(c, types.CodeType))
+    # So that a traceback shows these lines; without a time of change, linecache keeps them.
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+    return code, tag, text
+
+
+def namespace(plan: Plan) -> dict[str, object]:
+    """Return the globals of the code for ``plan``."""
+    p = _prefix(plan.parameters)
+    return {f"{p}missing": MISSING, "__builtins__": builtins.__dict__, "__name__": __name__}
+
+
+def defaults(plan: Plan) -> tuple[tuple[object, ...], dict[str, object]]:
+    """Return the defaults of the generated function: the handler's, and the mark of what need not be given."""
+    positional: list[object] = []
+    keywords: dict[str, object] = {}
+    for parameter in plan.parameters:
+        default = MISSING if parameter.dependency is not None else parameter.default
+        if parameter.kind is KEYWORD_ONLY:
+            if default is not EMPTY:
+                keywords[parameter.name] = default
+        elif not parameter.is_variadic and (positional or default is not EMPTY):
+            positional.append(MISSING if default is EMPTY else default)
+    return tuple(positional), keywords
+
+
+def required_behind_default(parameters: Parameters) -> list[str]:
+    """Name the parameters that must be given though one before them need not be (``Annotated`` allows that)."""
+    names: list[str] = []
+    seen_default = False
+    for parameter in parameters:
+        if parameter.kind is KEYWORD_ONLY or parameter.is_variadic:
+            continue
+        if parameter.dependency is not None or parameter.default is not EMPTY:
+            seen_default = True
+        elif seen_default:
+            names.append(parameter.name)
+    return names
+
+
+def _prefix(parameters: Parameters) -> str:
+    """Find a beginning for our own names that no parameter of the handler has."""
+    prefix = "_"
+    while any(parameter.name.startswith(prefix) for parameter in parameters):
+        prefix += "_"
+    return prefix
+
+
+@dataclass(slots=True)
+class _Writer:
+    """The work of writing the code of one plan."""
+
+    plan: Plan
+    nodes: list[Node]
+    p: str = field(init=False)
+    lines: dict[int, Node] = field(default_factory=dict)
+    _text: list[str] = field(default_factory=list)
+    _names: dict[Node, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.p = _prefix(self.plan.parameters)
+        taken = set(_OURS)
+        for node in self.nodes:
+            word = re.sub(r"\W", "", getattr(node.declared, "__name__", "")) or "value"
+            name, number = word, 1
+            while not taken.isdisjoint({name, f"make_{name}", f"opened_{name}"}):
+                name, number = f"{word}_{number + 1}", number + 1
+            taken |= {name, f"make_{name}", f"opened_{name}"}
+            self._names[node] = name
+
+    def write(self) -> str:
+        p, name = self.p, _identifier(self.plan.handler)
+        self._add(0, f"def {p}outer({p}state):")
+        self._add(1, f"{'async ' if self.plan.kind.is_async else ''}def {name}({self._parameters()}):")
+        if self.plan.kind.cleans_up:
+            self._generator_body()
+        else:
+            self._guards()
+            self._body()
+        return "\n".join(self._text) + "\n"
+
+    def _add(self, indent: int, line: str) -> None:
+        self._text.append("    " * indent + line)
+
+    def _parameters(self) -> str:
+        written: list[str] = []
+        seen_default = False
+        kinds = [parameter.kind for parameter in self.plan.parameters]
+        for index, parameter in enumerate(self.plan.parameters):
+            name, kind = parameter.name, parameter.kind
+            if kind is KEYWORD_ONLY and VAR_POSITIONAL not in kinds and kinds.index(KEYWORD_ONLY) == index:
+                written.append("*")
+            optional = parameter.dependency is not None or parameter.default is not EMPTY
+            if kind is VAR_POSITIONAL:
+                written.append(f"*{name}")
+            elif kind is VAR_KEYWORD:
+                written.append(f"**{name}")
+            elif kind is KEYWORD_ONLY:
+                written.append(f"{name}={self.p}missing" if optional else name)
+            else:
+                seen_default = seen_default or optional
+                written.append(f"{name}={self.p}missing" if seen_default else name)
+            if kind is POSITIONAL_ONLY and (index + 1 == len(kinds) or kinds[index + 1] is not POSITIONAL_ONLY):
+                written.append("/")
+        return ", ".join(written)
+
+    def _passed(self) -> str:
+        """Write the handler's parameters as they are passed on."""
+        forms: dict[int, str] = {VAR_POSITIONAL: "*{0}", VAR_KEYWORD: "**{0}", KEYWORD_ONLY: "{0}={0}"}
+        return ", ".join(forms.get(q.kind, "{0}").format(q.name) for q in self.plan.parameters)
+
+    def _arguments(self) -> str:
+        return "{" + ", ".join(f"{q.name!r}: {q.name}" for q in self.plan.parameters) + "}"
+
+    def _guards(self) -> None:
+        """Leave for the linker whenever the call is not the usual one."""
+        p, wait = self.p, "await " if self.plan.kind.is_async else ""
+        self._add(2, f"{p}tag, {p}bound, {p}linker = {p}state")
+        self._add(2, f"if {p}tag != {_TAG}:")
+        self._add(3, f"return {wait}{p}linker.again({self._passed()})")
+        for name in required_behind_default(self.plan.parameters):
+            self._add(2, f"if {name} is {p}missing:")
+            self._add(3, f"{p}linker.lacks({name!r})")
+        given = " or ".join(f"{name} is not {p}missing" for name in self.plan.needs)
+        self._add(2, f"if {given}:")
+        partly = "partly_async" if self.plan.kind.is_async else "partly"
+        self._add(3, f"return {wait}{p}linker.{partly}({p}bound[-1], {self._arguments()})")
+
+    def _body(self) -> None:
+        p = self.p
+        names = [f"{p}make_{self._names[node]}" for node in self.nodes]
+        self._add(2, f"{', '.join([f'{p}handler', *names, f'{p}plan'])} = {p}bound")
+        opened = [self._names[node] for node in self.nodes if _cleans_up(node)]
+        if opened:
+            self._body_with_clean_up(opened[::-1])
+            return
+        self._add(2, "try:")
+        for node in self.nodes:
+            self._make(node)
+        self._add(2, f"except NotImplementedError as {p}error:")
+        self._add(3, f"{p}linker.failed({p}plan, {p}error)")
+        self._add(3, "raise")
+        self._add(2, f"return {self._handler_call()}")
+
+    def _body_with_clean_up(self, closing: list[str]) -> None:
+        p, is_async = self.p, self.plan.kind.is_async
+        wait, suffix = ("await ", "_async") if is_async else ("", "")
+        opened = [f"{p}opened_{name}" for name in closing]
+        self._add(2, f"{' = '.join(opened[::-1])} = None")
+        self._add(2, "try:")
+        for node in self.nodes:
+            self._make(node)
+        self._add(3, f"{p}result = {self._handler_call()}")
+        self._add(2, f"except BaseException as {p}error:")
+        self._add(3, f"{wait}{p}linker.ended{suffix}({p}plan, {p}error, ({', '.join(opened)},))")
+        self._add(3, "raise")
+        if len(opened) == 1 and not is_async:
+            self._add(2, f"if next({opened[0]}, {p}missing) is not {p}missing:")
+            self._add(3, f"{p}linker.twice({opened[0]})")
+        else:
+            self._add(2, f"{wait}{p}linker.close{suffix}(({', '.join(opened)},))")
+        self._add(2, f"return {p}result")
+
+    def _make(self, node: Node) -> None:
+        """Write the line that makes one value."""
+        p, name = self.p, self._names[node]
+        made = f"{p}make_{name}({self._inputs(node)})"
+        self.lines[len(self._text) + 1] = node
+        if _cleans_up(node):
+            step = f"await {p}opened_{name}.__anext__()" if node.kind.is_async else f"next({p}opened_{name})"
+            self._add(3, f"{p}opened_{name} = {made}; {p}{name} = {step}")
+        elif _is_awaited(node):
+            self._add(3, f"{p}{name} = await {made}")
+        else:
+            self._add(3, f"{p}{name} = {made}")
+
+    def _inputs(self, node: Node) -> str:
+        if _is_leaf(node):
+            return ""
+        return ", ".join(
+            f"{i.name}={self._value(i.source)}" if i.by_keyword else self._value(i.source) for i in node.inputs
+        )
+
+    def _value(self, source: Node | Argument) -> str:
+        if isinstance(source, Argument):
+            if source.node is None:
+                return source.name
+            source = source.node
+        return f"{self.p}{self._names[source]}"
+
+    def _handler_call(self) -> str:
+        forms: dict[int, str] = {VAR_POSITIONAL: "*{0}", VAR_KEYWORD: "**{0}", KEYWORD_ONLY: "{1}={0}"}
+        needs = self.plan.needs
+        values = [(self._value(needs[q.name]) if q.name in needs else q.name, q) for q in self.plan.parameters]
+        passed = ", ".join(forms.get(q.kind, "{0}").format(value, q.name) for value, q in values)
+        return f"{'await ' if self.plan.kind.is_async else ''}{self.p}handler({passed})"
+
+    def _generator_body(self) -> None:
+        """Write a handler that is itself a generator: opened at its first ``next``, closed when it ends."""
+        p, is_async = self.p, self.plan.kind.is_async
+        wait, suffix = ("await ", "_async") if is_async else ("", "")
+        self._add(2, f"{p}linker = {p}state[2]")
+        for name in required_behind_default(self.plan.parameters):
+            self._add(2, f"if {name} is {p}missing:")
+            self._add(3, f"{p}linker.lacks({name!r})")
+        self._add(2, f"{p}scope, {p}inner = {wait}{p}linker.enter{suffix}({self._arguments()})")
+        self._add(2, "try:")
+        for line in _DELEGATE_ASYNC if is_async else _DELEGATE:
+            self._add(3, line.replace("_", p))
+        self._add(2, f"except BaseException as {p}error:")
+        self._add(3, f"{wait}{p}scope.exit{suffix}({p}error)")
+        self._add(3, "raise")
+        self._add(2, f"{wait}{p}scope.exit{suffix}(None)")
+        if not is_async:
+            self._add(2, f"return {p}result")
+
+
+_DELEGATE = ("_result = yield from _inner",)
+# `yield from` for async generators, which the language does not have (PEP 380 shows what it does).
+_DELEGATE_ASYNC = (
+    "_step, _value = _inner.asend, None",
+    "while True:",
+    "    try:",
+    "        _value = await _step(_value)",
+    "    except StopAsyncIteration:",
+    "        break",
+    "    try:",
+    "        _value = yield _value",
+    "    except BaseException as _thrown:",
+    "        _step, _value = _inner.athrow, _thrown",
+    "    else:",
+    "        _step = _inner.asend",
+)
+
+
+def makers(nodes: list[Node], refuse: Callable[[Node], Callable[[], object]]) -> list[Callable[..., object]]:
+    """List what the code calls for each node; ``refuse`` makes a callable that raises what is wrong with it."""
+    return [_maker(node, refuse) for node in nodes]
+
+
+def _maker(node: Node, refuse: Callable[[Node], Callable[[], object]]) -> Callable[..., object]:
+    if node.problem is not None:
+        return refuse(node)
+    if node.kept is not None:
+        return node.kept.get_async if node.waits else node.kept.get
+    return node.target
+
+
+def _is_leaf(node: Node) -> bool:
+    return node.problem is not None or node.kept is not None
+
+
+def _cleans_up(node: Node) -> bool:
+    return node.kind.cleans_up and not _is_leaf(node)
+
+
+def _is_awaited(node: Node) -> bool:
+    if node.problem is not None:
+        return False
+    return node.waits if node.kept is not None else node.kind is Kind.COROUTINE
+
+
+def _identifier(handler: object) -> str:
+    name = getattr(handler, "__name__", "")
+    return name if name.isidentifier() and not name.startswith("__") else "handler"

@@ -1,0 +1,125 @@
+"""The graph of what has to be made for one call: values, what they are made from, and in which order."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol, TypeAlias
+
+from torchsystem.depends.kinds import Kind, target
+from torchsystem.depends.marker import Scope
+from torchsystem.depends.signature import Parameters
+from torchsystem.errors import DependencyError
+
+Factory: TypeAlias = Callable[..., object]
+
+
+class Keeper(Protocol):
+    """Where the value of a node outlives a call."""
+
+    def get(self) -> object:
+        """Return the value, made at most once."""
+
+    async def get_async(self) -> object:
+        """Return the value, made at most once, where making it must be awaited."""
+
+
+class Problem(NamedTuple):
+    """A mistake in one place of a graph, before the tree is drawn around it."""
+
+    error: type[DependencyError]
+    message: str
+
+
+class Argument(NamedTuple):
+    """A dependency's parameter that is filled by name from the handler's arguments."""
+
+    name: str
+    node: Node | None  # what fills that argument when it is a dependency itself
+
+
+class Input(NamedTuple):
+    """One parameter of a dependency, and what fills it."""
+
+    name: str
+    by_keyword: bool
+    source: Node | Argument
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class Node:
+    """One value to be made: what was asked for, what is called for it, and what that takes."""
+
+    declared: Factory
+    implementation: Factory
+    kind: Kind = Kind.PLAIN
+    scope: Scope = "call"
+    cache: bool = True
+    inputs: tuple[Input, ...] = ()
+    problem: Problem | None = None
+    kept: Keeper | None = None
+    fixed: bool = True  # made from nothing that a caller passes
+    waits: bool = False  # it, or something it is made from, must be awaited
+    structure: tuple[object, ...] = ()
+
+    @property
+    def target(self) -> Factory:
+        """Return what is really called."""
+        return target(self.implementation)
+
+    @property
+    def nodes(self) -> Iterator[Node]:
+        """Walk what this value is made from directly."""
+        for _, _, source in self.inputs:
+            node = source.node if isinstance(source, Argument) else source
+            if node is not None:
+                yield node
+
+
+@dataclass(eq=False, slots=True)
+class Plan:
+    """Everything that one handler needs, in the order in which it is made."""
+
+    handler: Factory
+    kind: Kind
+    parameters: Parameters
+    needs: dict[str, Node] = field(default_factory=dict)  # by parameter of the handler
+    keys: list[Factory] = field(default_factory=list)  # what was looked up among the overrides
+    lines: dict[int, Node] = field(default_factory=dict)  # by line of the generated code: what is made there
+
+    def order(self, given: Mapping[str, object] = types.MappingProxyType({})) -> list[Node]:
+        """List the values to make, dependencies first, when the arguments in ``given`` are passed explicitly."""
+        return in_order((node for name, node in self.needs.items() if name not in given), given)
+
+    def problems(self) -> Iterator[Node]:
+        """Walk the nodes that cannot be made."""
+        seen: set[int] = set()
+        stack = list(self.needs.values())[::-1]
+        while stack:
+            node = stack.pop()
+            if id(node) not in seen:
+                seen.add(id(node))
+                if node.problem is not None:
+                    yield node
+                stack.extend(list(node.nodes)[::-1])
+
+
+def in_order(roots: Iterable[Node], given: Mapping[str, object] = types.MappingProxyType({})) -> list[Node]:
+    """List ``roots`` and what they are made from, dependencies first; what is kept stands for all below it."""
+    found: dict[Node, None] = {}
+
+    def visit(node: Node) -> None:
+        if node in found:
+            return
+        if node.kept is None:
+            for _, _, source in node.inputs:
+                if isinstance(source, Node):
+                    visit(source)
+                elif source.node is not None and source.name not in given:
+                    visit(source.node)
+        found[node] = None
+
+    for root in roots:
+        visit(root)
+    return list(found)

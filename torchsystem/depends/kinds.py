@@ -1,0 +1,115 @@
+"""What sort of callable a dependency is: how it is called, and whether there is anything to call."""
+
+from __future__ import annotations
+
+import contextlib
+import dis
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from torchsystem.depends.annotations import evaluate
+from torchsystem.errors import UnresolvedAnnotation
+
+
+class Kind(Enum):
+    """How a dependency gives its value."""
+
+    PLAIN = "plain"
+    GENERATOR = "generator"
+    COROUTINE = "async"
+    ASYNC_GENERATOR = "async generator"
+
+    @property
+    def is_async(self) -> bool:
+        """Tell whether the value must be awaited."""
+        return self in {Kind.COROUTINE, Kind.ASYNC_GENERATOR}
+
+    @property
+    def cleans_up(self) -> bool:
+        """Tell whether something runs after the value was used."""
+        return self in {Kind.GENERATOR, Kind.ASYNC_GENERATOR}
+
+
+def _code_of(decorator: Callable[..., Any]) -> object:
+    return decorator(lambda: None).__code__
+
+
+# All functions made by these decorators share one code object each: the surest way to know them.
+_CONTEXT_MANAGER = _code_of(contextlib.contextmanager)
+_ASYNC_CONTEXT_MANAGER = _code_of(contextlib.asynccontextmanager)
+
+
+def target(dependency: Callable[..., object]) -> Callable[..., object]:
+    """Return what is really called: the generator function below a ``@contextmanager``, else ``dependency``."""
+    if getattr(dependency, "__code__", None) in {_CONTEXT_MANAGER, _ASYNC_CONTEXT_MANAGER}:
+        wrapped: Callable[..., object] = dependency.__wrapped__  # type: ignore[attr-defined]
+        return wrapped
+    return dependency
+
+
+def kind(dependency: Callable[..., object]) -> Kind:
+    """Tell how ``dependency`` gives its value, by what it is and never by calling it."""
+    function: Any = target(dependency)
+    if type(function) is not types.FunctionType:
+        while isinstance(function, partial):
+            function = function.func
+        if not inspect.isclass(function) and not inspect.isroutine(function):
+            function = type(function).__call__
+    if inspect.isasyncgenfunction(function):
+        return Kind.ASYNC_GENERATOR
+    if inspect.isgeneratorfunction(function):
+        return Kind.GENERATOR
+    if inspect.iscoroutinefunction(function):
+        return Kind.COROUTINE
+    return Kind.PLAIN
+
+
+def is_interface(dependency: object) -> bool:
+    """Tell whether ``dependency`` only says what is needed, so that somebody has to bind an implementation.
+
+    Such are an abstract class, a protocol, an abstract method, and a function with an empty body whose return
+    annotation excludes ``None`` (``def f() -> X | None: return None`` has the same bytecode as an empty body, so
+    that only the annotation can tell).
+    """
+    if inspect.isclass(dependency):
+        return inspect.isabstract(dependency) or bool(getattr(dependency, "_is_protocol", False))
+    if getattr(dependency, "__isabstractmethod__", False):
+        return True
+    function = dependency.__func__ if inspect.ismethod(dependency) else dependency
+    return isinstance(function, types.FunctionType) and _has_empty_body(function) and not _may_return_none(function)
+
+
+_BOOKKEEPING = frozenset({"RESUME", "NOP", "RETURN_GENERATOR", "POP_TOP", "CACHE", "COPY_FREE_VARS"})
+
+
+def _has_empty_body(function: types.FunctionType) -> bool:
+    """Look for a body of ``...``, ``pass`` or a docstring alone: it does nothing but return ``None``."""
+    if len(function.__code__.co_code) > 64:  # noqa: PLR2004 - far more than an empty body takes
+        return False
+    for instruction in dis.get_instructions(function):
+        if instruction.opname in {"LOAD_CONST", "RETURN_CONST"} and instruction.argval is None:
+            continue
+        if instruction.opname == "RETURN_VALUE":
+            return True
+        if instruction.opname not in _BOOKKEEPING:
+            return False
+    return True
+
+
+def _may_return_none(function: types.FunctionType) -> bool:
+    annotation = function.__annotations__.get("return", Any)
+    if isinstance(annotation, str):
+        try:
+            annotation = evaluate(annotation, function, "return")
+        except UnresolvedAnnotation:  # a name under TYPE_CHECKING: a class, unless the text says more
+            return any(word in annotation for word in ("None", "Optional", "Any", "object"))
+    while typing.get_origin(annotation) is typing.Annotated:
+        annotation = annotation.__origin__
+    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
+        return any(option in {None, type(None), Any, object} for option in typing.get_args(annotation))
+    return isinstance(annotation, typing.TypeVar) or annotation in {None, type(None), Any, object}

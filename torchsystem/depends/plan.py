@@ -1,0 +1,233 @@
+"""How the graph is drawn up: overrides applied, scopes settled, mistakes found."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torchsystem.depends import mistakes
+from torchsystem.depends.graph import Argument, Factory, Input, Keeper, Node, Plan, Problem
+from torchsystem.depends.kinds import is_interface, kind
+from torchsystem.depends.marker import Dependency, Scope
+from torchsystem.depends.signature import EMPTY, KEYWORD_ONLY, POSITIONAL_ONLY, Parameter, Parameters, parameters_of
+from torchsystem.errors import DependencyError
+
+Path = tuple["Factory | str", ...]
+
+
+class Binding(NamedTuple):
+    """What an override put in the place of a dependency."""
+
+    implementation: Factory
+    scope: Scope | None
+
+
+@dataclass(slots=True)
+class Planner:
+    """Draws up plans under one state of the overrides; plans of one planner share their nodes.
+
+    Nothing is raised here: what cannot be made is a node with a problem, so that the rest of the tree can be shown.
+    """
+
+    overrides: Mapping[Factory, Binding]
+    keep: MutableMapping[tuple[object, ...], Node]  # the nodes whose values outlive a call, of all plans
+    make_kept: Callable[[Node], Keeper]
+    _interned: dict[tuple[object, ...], Node] = field(default_factory=dict)
+    _wide: set[object] = field(default_factory=set)  # asked for with provider scope somewhere in the graph
+
+    def plan(self, handler: Factory, parameters: Parameters) -> Plan:
+        """Draw up the plan of one handler."""
+        while True:
+            known = len(self._wide)
+            plan = _Draft(self, handler, parameters).finish()
+            if len(self._wide) == known:  # else some use is to be widened: draw it up again
+                return plan
+
+    def binding(self, key: Factory) -> Binding | None:
+        """Find what is bound in the place of ``key``."""
+        return self.overrides.get(key) if is_hashable(key) else None
+
+    def is_wide(self, key: Factory) -> bool:
+        """Tell whether a use of ``key`` that names no scope is kept by the provider."""
+        return identity(key) in self._wide
+
+    def widen(self, key: Factory) -> None:
+        """Note that some use of ``key`` is kept by the provider."""
+        self._wide.add(identity(key))
+
+    def intern(self, node: Node) -> Node:
+        """Return the one node for what ``node`` is made of."""
+        if node.problem is not None or not node.cache:
+            return node
+        if node.scope == "call":
+            return self._interned.setdefault(node.structure, node)
+        known = self.keep.get(node.structure)
+        if known is None:
+            known = self.keep[node.structure] = node
+            node.kept = self.make_kept(node)
+        return known
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The work of drawing up one plan."""
+
+    planner: Planner
+    handler: Factory
+    parameters: Parameters
+    plan: Plan = field(init=False)
+    named: dict[str, Parameter] = field(init=False)
+    known: dict[tuple[object, ...], Node] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.plan = Plan(self.handler, kind(self.handler), self.parameters)
+        self.named = {parameter.name: parameter for parameter in self.parameters if not parameter.is_variadic}
+
+    def finish(self) -> Plan:
+        for name in [parameter.name for parameter in self.parameters if parameter.dependency is not None]:
+            self.need(name, ())
+        self.plan.needs = {p.name: self.plan.needs[p.name] for p in self.parameters if p.dependency is not None}
+        return self.plan
+
+    def need(self, name: str, path: Path) -> Node:
+        """Find the node of one parameter of the handler."""
+        node = self.plan.needs.get(name)
+        if node is None:
+            dependency = self.named[name].dependency
+            assert dependency is not None  # noqa: S101 - asked only for those that are
+            node = self.plan.needs[name] = self.node(dependency, "call", frozenset(), (*path, name))
+        return node
+
+    def node(self, mark: Dependency, user: Scope, inside: frozenset[object], path: Path) -> Node:
+        """Find the node of one use of a dependency.
+
+        Args:
+            mark: The use.
+            user: The scope of whoever uses it.
+            inside: The dependencies in whose own override this use stands; here they mean the original.
+            path: What is being made around it, to find cycles.
+        """
+        declared = mark.dependency
+        self.plan.keys.append(declared)
+        binding = None if identity(declared) in inside else self.planner.binding(declared)
+        asked: Scope | None = mark.scope
+        implementation = declared
+        if binding is not None:
+            inside |= {identity(declared)}
+            implementation, asked = binding.implementation, asked or binding.scope
+        scope = self.scope(mark, asked, user)
+        memo = (identity(declared), inside, scope, user)
+        if mark.cache and memo in self.known:
+            return self.known[memo]
+        node = Node(declared, implementation, scope=scope, cache=mark.cache)
+        if user == "provider" and scope == "call":
+            node.problem = mistakes.too_short(node)
+        else:
+            self.fill(node, inside, path)
+        node = self.planner.intern(node)
+        if mark.cache:
+            self.known[memo] = node
+        return node
+
+    def scope(self, mark: Dependency, asked: Scope | None, user: Scope) -> Scope:
+        """Settle how long one value lives: as asked, else as the widest use of the same, else as its user."""
+        if not mark.cache:
+            return mark.scope or user
+        scope: Scope = asked or ("provider" if self.planner.is_wide(mark.dependency) else user)
+        if scope == "provider":
+            self.planner.widen(mark.dependency)
+        return scope
+
+    def fill(self, node: Node, inside: frozenset[object], path: Path) -> None:
+        """Find what ``node`` is made from, or what is wrong with it."""
+        if any(_is_same(step, node.implementation) for step in path):
+            node.problem = mistakes.cycle(path, node.implementation)
+            return
+        if is_interface(node.implementation):
+            node.problem = mistakes.unbound(node)
+            return
+        node.kind = kind(node.implementation)
+        if node.kind.is_async and not self.plan.kind.is_async:
+            node.problem = mistakes.async_in_sync(node, self.handler)
+            return
+        try:
+            parameters = parameters_of(node.implementation) or ()
+        except DependencyError as error:
+            node.problem = Problem(type(error), str(error))
+            return
+        self.fill_inputs(node, parameters, inside, (*path, node.implementation))
+
+    def fill_inputs(self, node: Node, parameters: Parameters, inside: frozenset[object], path: Path) -> None:
+        inputs: list[Input] = []
+        skipped = False  # after a positional parameter that keeps its default, the next are passed by name
+        for parameter in parameters:
+            if parameter.is_variadic:
+                continue
+            if parameter.dependency is None and parameter.default is not EMPTY:
+                skipped = True
+                continue
+            if skipped and parameter.kind is POSITIONAL_ONLY:
+                node.problem = mistakes.behind_default(node, parameter)
+                return
+            source = self.source(node, parameter, inside, path)
+            if isinstance(source, Problem):
+                node.problem = source
+                return
+            inputs.append(Input(parameter.name, skipped or parameter.kind is KEYWORD_ONLY, source))
+        node.inputs = tuple(inputs)
+        node.fixed = all(isinstance(i.source, Node) and i.source.fixed for i in inputs)
+        node.waits = node.kind.is_async or any(child.waits for child in node.nodes)
+        node.structure = (
+            identity(node.declared),
+            identity(node.implementation),
+            *((i.name, i.by_keyword, *_structure(i.source)) for i in inputs),
+        )
+
+    def source(
+        self, node: Node, parameter: Parameter, inside: frozenset[object], path: Path
+    ) -> Node | Argument | Problem:
+        """Find what fills one parameter of a dependency."""
+        if parameter.dependency is not None:
+            return self.node(parameter.dependency, node.scope, inside, path)
+        wanted = self.named.get(parameter.name)
+        if wanted is None:
+            return mistakes.unfilled(node, parameter, self.named)
+        if node.scope == "provider":
+            return mistakes.asks_for_argument(node, parameter)
+        if wanted.dependency is None:
+            return Argument(parameter.name, None)
+        if parameter.name in path:
+            return mistakes.cycle(path, parameter.name)
+        return Argument(parameter.name, self.need(parameter.name, path))
+
+
+def identity(factory: Factory) -> object:
+    """Return what makes two mentions of a callable the same: the object, and for a bound method its two parts.
+
+    Whoever keeps an identity keeps the callable as well, so that the number cannot come to mean another object.
+    """
+    if isinstance(factory, types.MethodType):
+        return (id(factory.__self__), id(factory.__func__))
+    return id(factory)
+
+
+def _is_same(step: Factory | str, factory: Factory) -> bool:
+    return not isinstance(step, str) and identity(step) == identity(factory)
+
+
+def _structure(source: Node | Argument) -> tuple[object, ...]:
+    if isinstance(source, Argument):
+        return ("argument", source.name)
+    # A value that is not shared is told by how it is made, one that is by the one node it has.
+    return ("node", id(source)) if source.cache else ("fresh", *source.structure)
+
+
+def is_hashable(key: object) -> bool:
+    """Tell whether ``key`` can be a key: a callable may have switched hashing off."""
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True

@@ -1,0 +1,133 @@
+"""How what was opened is closed again: in reverse, each once, all of it, whatever fails.
+
+The rules are those of nested ``with`` statements (``contextlib`` shows the finer ones: exceptions that a generator
+hands back, ``StopIteration`` through a generator), with two differences: a dependency cannot swallow the exception
+that ended the block, and clean-ups that fail do not hide one another.
+
+Closing is written once. A step that must be awaited is yielded, so that one driver runs it synchronously and the
+other in a coroutine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator, Iterable
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, TypeAlias, TypeVar
+
+from torchsystem.errors import YieldedTwice
+
+T = TypeVar("T")
+Opened: TypeAlias = "GeneratorType[Any, Any, Any] | AsyncGeneratorType[Any, Any]"
+Steps: TypeAlias = Generator[Awaitable[Any], Any, T]
+
+
+def run(steps: Steps[T]) -> T:
+    """Run steps of which none has to be awaited."""
+    try:
+        awaitable = next(steps)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    message = f"{awaitable!r} would have to be awaited"
+    raise AssertionError(message)
+
+
+async def run_async(steps: Steps[T]) -> T:
+    """Run steps, awaiting those that have to be."""
+    advance: Callable[[Any], Awaitable[Any]] = steps.send
+    value: Any = None
+    while True:
+        try:
+            awaitable = advance(value)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+        try:
+            value = await awaitable
+        except BaseException as error:  # noqa: BLE001 - handed to the steps, which decide
+            advance, value = steps.throw, error
+        else:
+            advance = steps.send
+
+
+def close(opened: Iterable[Opened], error: BaseException | None) -> Steps[BaseException | None]:
+    """Close ``opened``, in the order given, after a block that ended with ``error`` (None: as it should).
+
+    Returns:
+        The exception to raise, None if there is none: ``error`` itself; or the one clean-up that failed; or a
+        group of those that did; their context is ``error``.
+    """
+    failures: list[BaseException] = []
+    for generator in opened:
+        # Without an error of its own the block still ended badly for those around a clean-up that failed.
+        ended_by = error if error is not None or not failures else failures[0]
+        failure = yield from _close_one(generator, ended_by)
+        if failure is not None:
+            failures.append(failure)
+    if not failures:
+        return error
+    result = failures[0] if len(failures) == 1 else BaseExceptionGroup("several dependencies failed to close", failures)
+    if error is not None:
+        _append_context(result, error)
+    return result
+
+
+def _close_one(generator: Opened, error: BaseException | None) -> Steps[BaseException | None]:
+    """Let one generator end, and return what it raised of its own."""
+    traceback = None if error is None else error.__traceback__
+    ended = StopAsyncIteration if isinstance(generator, AsyncGeneratorType) else StopIteration
+    try:
+        if isinstance(generator, AsyncGeneratorType):
+            yield generator.__anext__() if error is None else generator.athrow(error)
+        else:
+            _ = next(generator) if error is None else generator.throw(error)
+    except ended:
+        return None
+    except BaseException as raised:  # noqa: BLE001 - returned, to be raised when all are closed
+        return None if error is not None and _is_same(raised, error) else raised
+    finally:
+        if error is not None:
+            error.__traceback__ = traceback
+    return (yield from refuse_second_yield(generator))
+
+
+def _is_same(raised: BaseException, error: BaseException) -> bool:
+    """Tell whether a generator let ``error`` through; (async) ``StopIteration`` comes out wrapped (PEP 479)."""
+    if raised is error:
+        return True
+    wraps = isinstance(raised, RuntimeError) and isinstance(error, StopIteration | StopAsyncIteration)
+    return wraps and raised.__cause__ is error
+
+
+def refuse_second_yield(generator: Opened) -> Steps[BaseException]:
+    """Close a generator that yielded again, and return the mistake."""
+    failure = YieldedTwice(
+        f"{generator.__qualname__} yielded a second time. A dependency yields its value once; what follows the "
+        f"yield cleans up and ends."
+    )
+    try:
+        if isinstance(generator, AsyncGeneratorType):
+            yield generator.aclose()
+        else:
+            generator.close()
+    except BaseException as raised:  # noqa: BLE001 - it will not end; said as the context of the mistake
+        failure.__context__ = raised
+    return failure
+
+
+def _append_context(exception: BaseException, error: BaseException) -> None:
+    """Make ``error`` the last context of ``exception``, unless it is there."""
+    while exception is not error:
+        if exception.__context__ is None:
+            exception.__context__ = error
+            return
+        exception = exception.__context__
+
+
+def reraise(exception: BaseException) -> None:
+    """Raise ``exception`` as it is: also inside an ``except`` block, its context stays its own."""
+    context = exception.__context__
+    try:
+        raise exception
+    finally:
+        exception.__context__ = context

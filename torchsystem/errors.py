@@ -1,0 +1,171 @@
+"""Every mistake that torchsystem can name, one class per mistake, one family.
+
+A message says *what* is wrong, *where* it was written, and *what to write instead*. An error that stands for a
+built-in one inherits it too, so ``except KeyError`` around ``service.handle("trian")`` works as one would expect.
+"""
+
+from __future__ import annotations
+
+
+class TorchSystemError(Exception):
+    """Stand for any mistake that torchsystem names; catch it to catch them all."""
+
+    def __str__(self) -> str:
+        """Return the message as it was written, also where a built-in parent (``KeyError``) would quote it."""
+        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
+
+
+# compiler: how an aggregate is built
+
+
+class CompilerError(TorchSystemError):
+    """Stand for any mistake in how an aggregate is built or compiled."""
+
+
+class EmptyPipeline(CompilerError, ValueError):
+    """A compiler without steps was asked to compile."""
+
+
+class InvalidStep(CompilerError, TypeError):
+    """What was given as a step cannot be one, or would not run as one."""
+
+
+class UnknownStep(CompilerError, KeyError):
+    """No step of the pipeline, or more than one, is what was asked for."""
+
+
+class NothingCaptured(CompilerError, RuntimeError):
+    """An aggregate was compiled and used, and still everything ran eagerly."""
+
+
+class WrappedAggregate(CompilerError, TypeError):
+    """What ``torch.compile`` wrapped around an aggregate was given in its place."""
+
+
+# depends: what a function needs
+
+
+class DependencyError(TorchSystemError):
+    """Stand for any mistake in what a function needs, or in how it was bound."""
+
+
+class UnresolvedAnnotation(DependencyError, TypeError):
+    """An annotation decides something, and the names in it cannot be found."""
+
+
+class UnboundInterface(DependencyError, NotImplementedError):
+    """A dependency without a body of its own was asked for, and nobody bound an implementation."""
+
+
+class UnfilledParameter(DependencyError, TypeError):
+    """A dependency has a parameter that is neither a dependency nor an argument of the handler."""
+
+
+class CyclicDependency(DependencyError, RecursionError):
+    """A dependency needs, at some depth, itself."""
+
+
+class AsyncInSync(DependencyError, TypeError):
+    """A sync function needs, at some depth, an async dependency."""
+
+
+class ScopeMismatch(DependencyError, ValueError):
+    """A value that outlives the call is asked to be made from one that does not."""
+
+
+class UnknownScope(DependencyError, ValueError):
+    """A scope is neither ``"call"`` nor ``"provider"``."""
+
+
+class InvalidDependency(DependencyError, TypeError):
+    """What was declared as a dependency, or bound to one, cannot be called as that dependency."""
+
+
+class NeverYielded(DependencyError, RuntimeError):
+    """A generator dependency ended without a ``yield``."""
+
+
+class YieldedTwice(DependencyError, RuntimeError):
+    """A generator dependency went on to a second ``yield`` where it should have cleaned up and ended."""
+
+
+# domain: what changes
+
+
+class DomainError(TorchSystemError):
+    """Stand for any mistake in an aggregate, or in the events inside it."""
+
+
+class InvalidPhase(DomainError, ValueError):
+    """A phase is neither ``"train"`` nor ``"evaluation"``."""
+
+
+class InvalidEpoch(DomainError, TypeError):
+    """An epoch is not a whole number."""
+
+
+class ShadowedAttribute(DomainError, TypeError):
+    """A class gives a plain value to a name whose changes an aggregate watches."""
+
+
+class UnknownIdentity(DomainError, RuntimeError):
+    """The id of an aggregate was read before it had one."""
+
+
+class RepeatedIdentity(DomainError, RuntimeError):
+    """An aggregate that has an id was given another."""
+
+
+class InvalidEventType(DomainError, TypeError):
+    """A handler was assigned to something that is not a class of events."""
+
+
+class InvalidEventHandler(DomainError, TypeError):
+    """What was assigned to a class of events cannot handle them."""
+
+
+# services: who acts, who listens
+
+
+class ServiceError(TorchSystemError):
+    """Stand for any mistake in services, in listeners, or in what they are told."""
+
+
+class AmbiguousEvent(ServiceError, ValueError):
+    """An event is asked for by a name that two types have."""
+
+
+class DuplicateHandler(ServiceError, ValueError):
+    """A second handler is registered under a name that is taken."""
+
+
+class InvalidEvent(ServiceError, TypeError):
+    """A class was dispatched where an event was meant."""
+
+
+class InvalidHandler(ServiceError, TypeError):
+    """A function cannot handle what it is registered for."""
+
+
+class InvalidListener(ServiceError, TypeError):
+    """What was plugged in cannot listen there."""
+
+
+class InvalidTopic(ServiceError, ValueError):
+    """A topic is malformed, or stands for many where one is needed."""
+
+
+class UnknownAction(ServiceError, KeyError):
+    """A service has no handler of the name that was asked for."""
+
+
+class UnknownEvent(ServiceError, KeyError):
+    """No type of events has the name that was asked for."""
+
+
+class UnknownListener(ServiceError, ValueError):
+    """A listener was taken out of where it is not plugged in."""
+
+
+class UnroutableAnnotation(ServiceError, TypeError):
+    """A handler does not say which events it hears, or says it in a way that no event can be told by."""
