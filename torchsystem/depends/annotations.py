@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import typing
@@ -67,9 +68,10 @@ def _hints(holder: SimpleNamespace, names: Mapping[str, object]) -> dict[str, An
 
 def _owner(function: object) -> Any:
     """Find the object that holds the annotations: the innermost function, or a class's constructor."""
-    function = inspect.unwrap(function) if callable(function) else function
-    while hasattr(function, "func"):  # functools.partial
+    while isinstance(function, functools.partial):
         function = function.func
+    if callable(function):
+        function = inspect.unwrap(function)
     if inspect.ismethod(function):
         function = function.__func__
     if inspect.isclass(function):
@@ -100,7 +102,7 @@ def _defining_frames(code: CodeType) -> list[FrameType]:
     A function's code is a constant of the code that defines it, so the frame is told exactly, never by name.
     """
     found: list[FrameType] = []
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only way to the callers' locals
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - no other way
     while frame is not None and frame.f_code.co_name != "<module>":
         if any(constant is code for constant in frame.f_code.co_consts):
             found.append(frame)

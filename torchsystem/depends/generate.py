@@ -5,22 +5,22 @@ themselves do; a function of the handler's own shape costs a fraction more than 
 made, for the usual call in which no dependency is passed by hand; all else goes to the linker and from there to
 :mod:`torchsystem.depends.solve`. ``provider.explain(handler)`` shows the result, and so does a traceback:
 
-    def train(model, device=_missing):
-        _tag, _bound, _linker = _state
-        if _tag != 7:
-            return _linker.again(model, device)
-        if device is not _missing:
-            return _linker.partly(_bound[-1], {'model': model, 'device': device})
-        _handler, _make_device, _plan = _bound
+    def injected_train(model, device=_bound):
+        if device is not _bound:
+            return _bound[-1].other({'model': model, 'device': device})
+        _handler, _make_device, _call = device
         try:
             _device = _make_device()
         except NotImplementedError as _error:
-            _linker.failed(_plan, _error, ())
+            _call.failed(_error)
             raise
         return _handler(model, _device)
 
-``_state`` is the only cell, read once: a call sees all of one binding or all of another, never a mixture. The number
-says for which binding this very code was written. Functions of the same source share one code object.
+The binding, one tuple of all that is called, is the default of each parameter that need not be given, and the content
+of the one cell ``_bound``. So a single comparison tells that the caller gave nothing and that nothing was bound anew
+since, and the call sees all of one binding or all of another, never a mixture: Python takes a function's code and
+defaults in one step, and the cell is changed first and last (see :meth:`Linker._link`).
+Functions of the same source share one code object.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import re
 import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from torchsystem.depends.graph import Argument, Node, Plan
 from torchsystem.depends.kinds import Kind
@@ -45,13 +46,11 @@ from torchsystem.depends.signature import (
     Parameters,
 )
 
-STALE = -1  # the tag of a binding for which no code was written
 _CODES_KEPT = 1024
-_TAG = "«tag»"
-_OURS = ("bound", "error", "handler", "linker", "missing", "outer", "plan", "result", "state", "tag")
+_OURS = ("bound", "call", "error", "handler", "lacks", "missing", "outer", "result")
 
-_codes: dict[str, tuple[types.CodeType, int, str]] = {}
-_tags = itertools.count()
+_codes: dict[str, types.CodeType] = {}
+_numbers = itertools.count(1)
 
 
 @dataclass(slots=True)
@@ -60,7 +59,6 @@ class Generated:
 
     source: str
     code: types.CodeType
-    tag: int
     lines: dict[int, Node]  # by line: the node that is made there
 
 
@@ -73,39 +71,47 @@ def generate(plan: Plan, nodes: list[Node]) -> Generated:
     """
     writer = _Writer(plan, nodes)
     source = writer.write()
-    known = _codes.get(source)
-    if known is None:
+    code = _codes.get(source)
+    if code is None:
         if len(_codes) >= _CODES_KEPT:
-            _codes.clear()
-        known = _codes[source] = _compile(source, plan.handler)
-    code, tag, text = known
-    return Generated(text, code, tag, writer.lines)
+            _forget_codes()
+        code = _codes[source] = _compile(source, plan.handler)
+    return Generated(source, code, writer.lines)
 
 
-def _compile(source: str, handler: object) -> tuple[types.CodeType, int, str]:
-    tag = next(_tags)
-    text = source.replace(_TAG, str(tag))
-    filename = f"<injected {getattr(handler, '__qualname__', 'handler')} #{tag}>"
-    module = compile(text, filename, "exec", dont_inherit=True)
+def _compile(source: str, handler: object) -> types.CodeType:
+    filename = f"<injected {getattr(handler, '__name__', 'handler')} #{next(_numbers)}>"
+    module = compile(source, filename, "exec", dont_inherit=True)
     outer = next(c for c in module.co_consts if isinstance(c, types.CodeType))
-    code = next(c for c in outer.co_consts if isinstance(c, types.CodeType))
     # So that a traceback shows these lines; without a time of change, linecache keeps them.
-    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
-    return code, tag, text
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    return next(c for c in outer.co_consts if isinstance(c, types.CodeType))
+
+
+def _forget_codes() -> None:
+    for code in _codes.values():
+        linecache.cache.pop(code.co_filename, None)
+    _codes.clear()
 
 
 def namespace(plan: Plan) -> dict[str, object]:
     """Return the globals of the code for ``plan``."""
     p = _prefix(plan.parameters)
-    return {f"{p}missing": MISSING, "__builtins__": builtins.__dict__, "__name__": __name__}
+    return {f"{p}missing": MISSING, f"{p}lacks": _lacks, "__builtins__": builtins.__dict__, "__name__": __name__}
 
 
-def defaults(plan: Plan) -> tuple[tuple[object, ...], dict[str, object]]:
-    """Return the defaults of the generated function: the handler's, and the mark of what need not be given."""
+def _lacks(handler: str, name: str) -> NoReturn:
+    """Refuse a call without a required argument, in Python's words."""
+    message = f"{handler}() missing 1 required argument: {name!r}"
+    raise TypeError(message)
+
+
+def defaults(plan: Plan, mark: object) -> tuple[tuple[object, ...], dict[str, object]]:
+    """Return the defaults of the generated function: the handler's, and ``mark`` for what need not be given."""
     positional: list[object] = []
     keywords: dict[str, object] = {}
     for parameter in plan.parameters:
-        default = MISSING if parameter.dependency is not None else parameter.default
+        default = mark if parameter.dependency is not None else parameter.default
         if parameter.kind is KEYWORD_ONLY:
             if default is not EMPTY:
                 keywords[parameter.name] = default
@@ -159,8 +165,9 @@ class _Writer:
             self._names[node] = name
 
     def write(self) -> str:
-        p, name = self.p, _identifier(self.plan.handler)
-        self._add(0, f"def {p}outer({p}state):")
+        name = getattr(self.plan.handler, "__name__", "")
+        name = f"injected_{name}" if name.isidentifier() else "injected"
+        self._add(0, f"def {self.p}outer({self.p}bound):")
         self._add(1, f"{'async ' if self.plan.kind.is_async else ''}def {name}({self._parameters()}):")
         if self.plan.kind.cleans_up:
             self._generator_body()
@@ -186,18 +193,13 @@ class _Writer:
             elif kind is VAR_KEYWORD:
                 written.append(f"**{name}")
             elif kind is KEYWORD_ONLY:
-                written.append(f"{name}={self.p}missing" if optional else name)
+                written.append(f"{name}={self.p}bound" if optional else name)
             else:
                 seen_default = seen_default or optional
-                written.append(f"{name}={self.p}missing" if seen_default else name)
+                written.append(f"{name}={self.p}bound" if seen_default else name)
             if kind is POSITIONAL_ONLY and (index + 1 == len(kinds) or kinds[index + 1] is not POSITIONAL_ONLY):
                 written.append("/")
         return ", ".join(written)
-
-    def _passed(self) -> str:
-        """Write the handler's parameters as they are passed on."""
-        forms: dict[int, str] = {VAR_POSITIONAL: "*{0}", VAR_KEYWORD: "**{0}", KEYWORD_ONLY: "{0}={0}"}
-        return ", ".join(forms.get(q.kind, "{0}").format(q.name) for q in self.plan.parameters)
 
     def _arguments(self) -> str:
         return "{" + ", ".join(f"{q.name!r}: {q.name}" for q in self.plan.parameters) + "}"
@@ -205,21 +207,19 @@ class _Writer:
     def _guards(self) -> None:
         """Leave for the linker whenever the call is not the usual one."""
         p, wait = self.p, "await " if self.plan.kind.is_async else ""
-        self._add(2, f"{p}tag, {p}bound, {p}linker = {p}state")
-        self._add(2, f"if {p}tag != {_TAG}:")
-        self._add(3, f"return {wait}{p}linker.again({self._passed()})")
         for name in required_behind_default(self.plan.parameters):
             self._add(2, f"if {name} is {p}missing:")
-            self._add(3, f"{p}linker.lacks({name!r})")
-        given = " or ".join(f"{name} is not {p}missing" for name in self.plan.needs)
+            self._add(3, f"{p}lacks({getattr(self.plan.handler, '__qualname__', 'handler')!r}, {name!r})")
+        given = " or ".join(f"{name} is not {p}bound" for name in self.plan.needs)
         self._add(2, f"if {given}:")
-        partly = "partly_async" if self.plan.kind.is_async else "partly"
-        self._add(3, f"return {wait}{p}linker.{partly}({p}bound[-1], {self._arguments()})")
+        self._add(3, f"return {wait}{p}bound[-1].other({self._arguments()})")
 
     def _body(self) -> None:
         p = self.p
         names = [f"{p}make_{self._names[node]}" for node in self.nodes]
-        self._add(2, f"{', '.join([f'{p}handler', *names, f'{p}plan'])} = {p}bound")
+        # From the parameter and not from the cell, which may hold another binding by now.
+        binding = next(iter(self.plan.needs))
+        self._add(2, f"{', '.join([f'{p}handler', *names, f'{p}call'])} = {binding}")
         opened = [self._names[node] for node in self.nodes if _cleans_up(node)]
         if opened:
             self._body_with_clean_up(opened[::-1])
@@ -228,7 +228,7 @@ class _Writer:
         for node in self.nodes:
             self._make(node)
         self._add(2, f"except NotImplementedError as {p}error:")
-        self._add(3, f"{p}linker.failed({p}plan, {p}error)")
+        self._add(3, f"{p}call.failed({p}error)")
         self._add(3, "raise")
         self._add(2, f"return {self._handler_call()}")
 
@@ -242,13 +242,13 @@ class _Writer:
             self._make(node)
         self._add(3, f"{p}result = {self._handler_call()}")
         self._add(2, f"except BaseException as {p}error:")
-        self._add(3, f"{wait}{p}linker.ended{suffix}({p}plan, {p}error, ({', '.join(opened)},))")
+        self._add(3, f"{wait}{p}call.ended{suffix}({p}error, ({', '.join(opened)},))")
         self._add(3, "raise")
         if len(opened) == 1 and not is_async:
             self._add(2, f"if next({opened[0]}, {p}missing) is not {p}missing:")
-            self._add(3, f"{p}linker.twice({opened[0]})")
+            self._add(3, f"{p}call.twice({opened[0]})")
         else:
-            self._add(2, f"{wait}{p}linker.close{suffix}(({', '.join(opened)},))")
+            self._add(2, f"{wait}{p}call.close{suffix}(({', '.join(opened)},))")
         self._add(2, f"return {p}result")
 
     def _make(self, node: Node) -> None:
@@ -289,11 +289,10 @@ class _Writer:
         """Write a handler that is itself a generator: opened at its first ``next``, closed when it ends."""
         p, is_async = self.p, self.plan.kind.is_async
         wait, suffix = ("await ", "_async") if is_async else ("", "")
-        self._add(2, f"{p}linker = {p}state[2]")
         for name in required_behind_default(self.plan.parameters):
             self._add(2, f"if {name} is {p}missing:")
-            self._add(3, f"{p}linker.lacks({name!r})")
-        self._add(2, f"{p}scope, {p}inner = {wait}{p}linker.enter{suffix}({self._arguments()})")
+            self._add(3, f"{p}lacks({getattr(self.plan.handler, '__qualname__', 'handler')!r}, {name!r})")
+        self._add(2, f"{p}scope, {p}inner = {wait}{p}bound[-1].enter{suffix}({self._arguments()})")
         self._add(2, "try:")
         for line in _DELEGATE_ASYNC if is_async else _DELEGATE:
             self._add(3, line.replace("_", p))
@@ -348,8 +347,3 @@ def _is_awaited(node: Node) -> bool:
     if node.problem is not None:
         return False
     return node.waits if node.kept is not None else node.kind is Kind.COROUTINE
-
-
-def _identifier(handler: object) -> str:
-    name = getattr(handler, "__name__", "")
-    return name if name.isidentifier() and not name.startswith("__") else "handler"

@@ -46,10 +46,10 @@ _ASYNC_CONTEXT_MANAGER = _code_of(contextlib.asynccontextmanager)
 
 def target(dependency: Callable[..., object]) -> Callable[..., object]:
     """Return what is really called: the generator function below a ``@contextmanager``, else ``dependency``."""
+    managed: Any = dependency
     if getattr(dependency, "__code__", None) in {_CONTEXT_MANAGER, _ASYNC_CONTEXT_MANAGER}:
-        wrapped: Callable[..., object] = dependency.__wrapped__  # type: ignore[attr-defined]
-        return wrapped
-    return dependency
+        managed = managed.__wrapped__
+    return managed  # type: ignore[no-any-return]
 
 
 def kind(dependency: Callable[..., object]) -> Kind:
@@ -102,7 +102,7 @@ def _has_empty_body(function: types.FunctionType) -> bool:
 
 
 def _may_return_none(function: types.FunctionType) -> bool:
-    annotation = function.__annotations__.get("return", Any)
+    annotation: Any = function.__annotations__.get("return", Any)
     if isinstance(annotation, str):
         try:
             annotation = evaluate(annotation, function, "return")

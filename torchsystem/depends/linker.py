@@ -6,27 +6,27 @@ import functools
 import threading
 import types
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from torchsystem.depends import draw
-from torchsystem.depends.generate import STALE, Generated, defaults, generate, makers, namespace
+from torchsystem.depends.bound import BoundCall
+from torchsystem.depends.generate import Generated, defaults, generate, makers, namespace
 from torchsystem.depends.graph import Node, Plan
 from torchsystem.depends.plan import is_hashable
 from torchsystem.depends.signature import MISSING
-from torchsystem.depends.solve import CallScope, named, raise_if_new, spread
-from torchsystem.depends.unwind import Opened, close, refuse_second_yield, run, run_async
+from torchsystem.depends.solve import CallScope, spread
 
 
-def _template(_state: Any) -> tuple[types.CodeType, types.CodeType]:
+def _template(_bound: Any) -> tuple[types.CodeType, types.CodeType]:
     """Hold the code of a handler that was never called: all it can do is have the real code written."""
 
-    def handler(*args: Any, **kwargs: Any) -> Any:
-        return _state[2].again(*args, **kwargs)
+    def injected(*args: Any, **kwargs: Any) -> Any:
+        return _bound[-1].first(args, kwargs)
 
-    async def async_handler(*args: Any, **kwargs: Any) -> Any:
-        return await _state[2].again(*args, **kwargs)
+    async def injected_async(*args: Any, **kwargs: Any) -> Any:
+        return await _bound[-1].first(args, kwargs)
 
-    return handler.__code__, async_handler.__code__
+    return injected.__code__, injected_async.__code__
 
 
 _UNWRITTEN, _UNWRITTEN_ASYNC = _template(None)
@@ -35,29 +35,31 @@ _UNWRITTEN, _UNWRITTEN_ASYNC = _template(None)
 class Linker:
     """Keeps one injected function in step with its provider.
 
-    The generated code reads its binding from one cell, once. To change a binding is to replace what is in that cell;
-    code that finds a binding of another tag comes back here (:meth:`again`), where the function gets the code for it.
+    The binding in force is the content of the function's one cell. To change it is to replace it there; a call that
+    comes with another one comes back here (:meth:`other`), where the function gets the code for the new one.
     """
 
-    __slots__ = ("__weakref__", "_cell", "_draw_up", "_lock", "_plan", "function", "generated", "keys")
+    __slots__ = ("__weakref__", "_cell", "_draw_up", "_lock", "_plan", "_stale", "function", "generated", "keys")
 
     def __init__(self, plan: Plan, draw_up: Callable[[], Plan], lock: threading.RLock) -> None:
-        self.function = self._make_function(plan)
-        self.generated: Generated | None = None
+        self._stale = (self,)
+        self._cell = types.CellType(self._stale)
         self._draw_up = draw_up
         self._lock = lock
+        self.generated: Generated | None = None
+        self.function = self._make_function(plan)
         self._take(plan)
 
     def _make_function(self, plan: Plan) -> types.FunctionType:
-        self._cell = types.CellType((STALE, (), self))
         if plan.kind.cleans_up:
-            code = generate(plan, []).code
+            self.generated = generate(plan, [])
+            code = self.generated.code
         else:
             code = _UNWRITTEN_ASYNC if plan.kind.is_async else _UNWRITTEN
         name = getattr(plan.handler, "__name__", type(plan.handler).__name__)
         function = types.FunctionType(code, namespace(plan), name, None, (self._cell,))
         if plan.kind.cleans_up:
-            function.__defaults__, function.__kwdefaults__ = defaults(plan)
+            function.__defaults__, function.__kwdefaults__ = defaults(plan, MISSING)
         functools.update_wrapper(function, plan.handler)
         return function
 
@@ -68,7 +70,7 @@ class Linker:
     def invalidate(self) -> None:
         """Have the binding made anew at the next call (the provider's lock is held)."""
         self._plan = None
-        self._cell.cell_contents = (STALE, (), self)
+        self._cell.cell_contents = self._stale
 
     def plan(self) -> Plan:
         """Return the plan in force."""
@@ -78,23 +80,53 @@ class Linker:
             assert self._plan is not None  # noqa: S101 - taken just now
             return self._plan
 
-    def again(self, *args: Any, **kwargs: Any) -> Any:
+    def first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Bind the function to the plan in force, and call it."""
-        with self._lock:
-            if self._cell.cell_contents[0] == STALE:  # else another thread was first
-                self._link(self.plan())
+        self._binding()
         return self.function(*args, **kwargs)
 
+    def other(self, arguments: dict[str, object]) -> Any:
+        """Call the handler where the call is not the usual one: bound anew, or with dependencies passed by hand."""
+        with self._lock:
+            binding = self._binding()
+            plan = self.plan()
+        needs = plan.needs
+        if all(self._is_mark(arguments[name]) for name in needs):
+            positional, keywords = spread(plan.parameters, arguments | dict.fromkeys(needs, binding))
+            return self.function(*positional, **keywords)
+        return self._partly_async(plan, arguments) if plan.kind.is_async else self._partly(plan, arguments)
+
+    def _binding(self) -> tuple[object, ...]:
+        with self._lock:
+            if self._cell.cell_contents is self._stale:
+                self._link(self.plan())
+            binding: tuple[object, ...] = self._cell.cell_contents
+            return binding
+
     def _link(self, plan: Plan) -> None:
+        """Write the code for ``plan`` and bind it.
+
+        The order keeps other threads whole. The cell is stale until the end, so that they come here and wait; at no
+        moment does old code stand with new defaults; and old defaults never pass for the new binding.
+        """
         nodes = plan.order()
         generated = self.generated = generate(plan, nodes)
         plan.lines = generated.lines
-        called = makers(nodes, functools.partial(_refusal, plan))
-        self.function.__defaults__, self.function.__kwdefaults__ = defaults(plan)
+        binding = (plan.handler, *makers(nodes, functools.partial(_refusal, plan)), BoundCall(plan, self.other))
         self.function.__code__ = generated.code
-        self._cell.cell_contents = (generated.tag, (plan.handler, *called, plan), self)
+        self.function.__defaults__, self.function.__kwdefaults__ = defaults(plan, binding)
+        self._cell.cell_contents = binding
 
-    def partly(self, plan: Plan, arguments: dict[str, object]) -> Any:
+    def _is_mark(self, value: object) -> bool:
+        """Tell whether ``value`` is one of our bindings, and not something that the caller gave."""
+        return value is MISSING or (
+            type(value) is tuple and bool(value) and isinstance(value[-1], BoundCall) and value[-1].other == self.other
+        )
+
+    def _given(self, arguments: dict[str, object]) -> dict[str, object]:
+        return {name: value for name, value in arguments.items() if not self._is_mark(value)}
+
+    def _partly(self, plan: Plan, arguments: dict[str, object]) -> Any:
         """Call the handler with some of its dependencies passed by hand: those are not made."""
         scope = CallScope()
         call = self._entered(scope, plan, arguments)
@@ -107,11 +139,11 @@ class Linker:
         return result
 
     def _entered(self, scope: CallScope, plan: Plan, arguments: dict[str, object]) -> Callable[[], Any]:
-        arguments = _given(arguments)
+        arguments = self._given(arguments)
         scope.enter(plan, arguments)
         return _prepared(plan, arguments)
 
-    async def partly_async(self, plan: Plan, arguments: dict[str, object]) -> Any:
+    async def _partly_async(self, plan: Plan, arguments: dict[str, object]) -> Any:
         """Do the same for an async handler."""
         scope, call = await self._entered_async(plan, arguments)
         try:
@@ -123,7 +155,7 @@ class Linker:
         return result
 
     async def _entered_async(self, plan: Plan, arguments: dict[str, object]) -> tuple[CallScope, Callable[[], Any]]:
-        scope, arguments = CallScope(), _given(arguments)
+        scope, arguments = CallScope(), self._given(arguments)
         await scope.enter_async(plan, arguments)
         return scope, _prepared(plan, arguments)
 
@@ -137,56 +169,10 @@ class Linker:
         scope, call = await self._entered_async(self.plan(), arguments)
         return scope, call()
 
-    @staticmethod
-    def failed(plan: Plan, error: BaseException) -> None:
-        """Name the failure of a dependency, if it has a name of its own."""
-        raise_if_new(_named(plan, error), error)
-
-    @staticmethod
-    def ended(plan: Plan, error: BaseException, opened: tuple[Opened | None, ...]) -> None:
-        """Close what was opened, after ``error``."""
-        raise_if_new(run(close(filter(None, opened), _named(plan, error))), error)
-
-    @staticmethod
-    async def ended_async(plan: Plan, error: BaseException, opened: tuple[Opened | None, ...]) -> None:
-        """Do the same where something must be awaited."""
-        raise_if_new(await run_async(close(filter(None, opened), _named(plan, error))), error)
-
-    @staticmethod
-    def close(opened: tuple[Opened, ...]) -> None:
-        """Close what was opened, after all went well."""
-        raise_if_new(run(close(opened, None)), None)
-
-    @staticmethod
-    async def close_async(opened: tuple[Opened, ...]) -> None:
-        """Do the same where something must be awaited."""
-        raise_if_new(await run_async(close(opened, None)), None)
-
-    @staticmethod
-    def twice(opened: Opened) -> None:
-        """Refuse a second yield."""
-        raise_if_new(run(refuse_second_yield(opened)), None)
-
-    def lacks(self, name: str) -> NoReturn:
-        """Refuse a call without a required argument, in Python's words."""
-        message = f"{self.function.__qualname__}() missing 1 required argument: {name!r}"
-        raise TypeError(message)
-
-
-def _given(arguments: dict[str, object]) -> dict[str, object]:
-    return {name: value for name, value in arguments.items() if value is not MISSING}
-
 
 def _prepared(plan: Plan, arguments: dict[str, object]) -> Callable[[], Any]:
     positional, keywords = spread(plan.parameters, arguments)
     return functools.partial(plan.handler, *positional, **keywords)
-
-
-def _named(plan: Plan, error: BaseException) -> BaseException:
-    """Name the failure of the dependency that is made in the line of the generated code that ``error`` left."""
-    traceback = error.__traceback__
-    node = None if traceback is None else plan.lines.get(traceback.tb_lineno)
-    return error if node is None else named(plan, node, error)
 
 
 def _refusal(plan: Plan, node: Node) -> Callable[[], object]:

@@ -10,7 +10,7 @@ from torchsystem.errors import InvalidDependency, ScopeMismatch, UnknownScope
 
 T = TypeVar("T")
 Scope: TypeAlias = Literal["call", "provider"]
-SCOPES: tuple[Scope, ...] = ("call", "provider")
+SCOPES = ("call", "provider")
 
 
 class Dependency:
@@ -34,7 +34,7 @@ class Dependency:
             raise ScopeMismatch(message)
         self.dependency = dependency
         self.cache = cache
-        self.scope = scope
+        self.scope: Scope | None = scope
 
     def __repr__(self) -> str:
         """Spell the mark as it was written."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Self, SupportsIndex, overload
+from typing import Any, Self, SupportsIndex
 
 from torchsystem.depends.graph import Factory
 from torchsystem.depends.kinds import kind
@@ -109,11 +109,7 @@ class Overrides(dict[Factory, Factory]):
             for key in list(self):
                 del self[key]
 
-    @overload
-    def pop(self, key: Factory, /) -> Factory: ...
-    @overload
-    def pop(self, key: Factory, default: Any, /) -> Any: ...
-    def pop(self, key: Factory, *default: Any) -> Any:
+    def pop(self, key: Factory, /, *default: Any) -> Any:
         """Remove the override of ``key`` and return it."""
         with self._lock:
             if key not in self and default:
@@ -135,7 +131,7 @@ class Overrides(dict[Factory, Factory]):
                 self.write(key, default)
             return self[key]
 
-    def update(self, other: Any = (), /) -> None:  # type: ignore[override]
+    def update(self, other: Any = (), /) -> None:
         """Bind everything in ``other``, or nothing if anything in it is refused."""
         new: dict[Factory, Factory] = dict(other)
         for key, implementation in new.items():

@@ -235,6 +235,6 @@ def _linker_of(function: object) -> Linker | None:
     closure = function.__closure__ if inspect.isfunction(function) else None
     if closure is None or len(closure) != 1:
         return None
-    state = closure[0].cell_contents
-    is_ours = isinstance(state, tuple) and len(state) == 3 and isinstance(state[2], Linker)  # noqa: PLR2004
-    return state[2] if is_ours else None
+    binding = closure[0].cell_contents
+    linker = binding[-1] if isinstance(binding, tuple) and binding else None
+    return linker if isinstance(linker, Linker) else None

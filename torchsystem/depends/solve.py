@@ -6,6 +6,7 @@ generator, values that are kept, and several functions that share one call.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -164,7 +165,7 @@ def _raised_in(function: Any, error: BaseException) -> bool:
         traceback = traceback.tb_next
     if traceback is None:
         return False
-    while hasattr(function, "func"):  # functools.partial
+    while isinstance(function, functools.partial):
         function = function.func
     owners = (function, getattr(function, "__init__", None), type(function).__call__)
     codes = [getattr(getattr(owner, "__func__", owner), "__code__", None) for owner in owners]
