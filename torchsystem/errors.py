@@ -124,6 +124,37 @@ class InvalidEventHandler(DomainError, TypeError):
     """What was assigned to a class of events cannot handle them."""
 
 
+# registry: what a thing is
+
+
+class RegistryError(TorchSystemError):
+    """Stand for any mistake in what a thing is, and in how that is told."""
+
+
+class InvalidRegistration(RegistryError, TypeError):
+    """What was given to be registered is no class, or one whose objects cannot have a record."""
+
+
+class InvalidExclusion(RegistryError, ValueError):
+    """A parameter that is to be left out does not exist."""
+
+
+class NameTaken(RegistryError, ValueError):
+    """A name stands for another class already, or a class has another name already."""
+
+
+class NotRegistered(RegistryError, TypeError):
+    """An object was asked what it is, and its class is not registered."""
+
+
+class NoCanonicalForm(RegistryError, TypeError):
+    """An argument is of a kind that no other process could tell from another."""
+
+
+class UnknownName(RegistryError, KeyError):
+    """A name was asked for under which no class is registered."""
+
+
 # services: who acts, who listens
 
 

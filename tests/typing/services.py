@@ -89,7 +89,7 @@ class Iterated:
     epoch: int
 
 
-assert_type(Iterated(3).epoch, int)
+assert_type(Iterated(3).epoch, int)  # type: ignore[call-arg]  # mypy knows no dataclass_transform of methods
 
 # Each of them hosts the dependencies of its handlers.
 assert_type(service.provider, Provider)
