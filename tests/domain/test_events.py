@@ -11,7 +11,7 @@ from typing import Annotated
 import pytest
 import torch
 
-from torchsystem.depends.marker import Depends
+from torchsystem import Depends, Provider, inject
 from torchsystem.domain import Event, Events
 from torchsystem.errors import InvalidEventHandler, InvalidEventType, TorchSystemError
 
@@ -147,35 +147,43 @@ def test_a_handler_takes_the_event_or_nothing() -> None:
     assert seen == [7, "nothing", 7, {}, 7, None, 7, "nothing", 7, ("first", 7), 7]
 
 
-def test_an_injected_parameter_is_not_for_the_event() -> None:
-    """A handler whose first parameter is a dependency takes no event."""
-
-    def device() -> str:
-        return "cpu"
-
+def test_an_injected_handler_takes_the_event_where_it_has_a_parameter_for_it() -> None:
+    """A dependency is not for the event, whether it is marked in the default or in the annotation."""
     events, seen = Events(), []
-    events.handlers[int] = [
-        lambda device=Depends(device): seen.append(device),
-        lambda event, device=Depends(device): seen.append(event),  # noqa: ARG005 - to have both
-    ]
-    events.handle(7)
-    assert seen[0] != 7
-    assert seen[1] == 7
-
-
-def test_an_annotated_parameter_is_not_for_the_event() -> None:
-    """A dependency in the annotation counts like one in the default."""
+    provider = Provider()
 
     def device() -> str:
         return "cpu"
 
-    def handler(device: Annotated[str, Depends(device)] = "default") -> None:
+    @events.on(int)
+    @inject(provider)
+    def in_default(device: str = Depends(device)) -> None:
         seen.append(device)
 
-    events, seen = Events(), []
-    events.handlers[int] = handler
+    @events.on(int)
+    @inject(provider)
+    def in_annotation(device: Annotated[str, Depends(device)]) -> None:
+        seen.append(device)
+
+    @events.on(int)
+    @inject(provider)
+    def beside(event: int, device: Annotated[str, Depends(device)]) -> None:
+        seen.append((event, device))
+
     events.handle(7)
-    assert seen == ["default"]
+    assert seen == ["cpu", "cpu", (7, "cpu")]
+
+
+def test_a_handler_whose_dependencies_nobody_makes_is_refused() -> None:
+    """Events have no provider: a function with dependencies has to be injected before."""
+
+    def device() -> str:
+        return "cpu"
+
+    def handler(event: int, device: str = Depends(device)) -> None: ...
+
+    with pytest.raises(InvalidEventHandler, match="inject"):
+        Events().handlers[int] = handler
 
 
 def test_an_annotation_under_type_checking_does_not_matter() -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 
-from torchsystem.depends.annotations import resolve_annotation
 from torchsystem.depends.kinds import Kind, kind
-from torchsystem.depends.marker import Dependency
-from torchsystem.errors import InvalidEventHandler, InvalidEventType, UnresolvedAnnotation
+from torchsystem.depends.mistakes import name_of, place_of
+from torchsystem.depends.signature import EMPTY, KEYWORD_ONLY, VAR_KEYWORD, Parameter, parameters_of
+from torchsystem.errors import InvalidEventHandler, InvalidEventType
 
 Handler: TypeAlias = Callable[..., object]
 Calls: TypeAlias = tuple[Callable[[Any], object], ...]
 
 ROUTES_KEPT = 1024
+BY_NAME = {KEYWORD_ONLY, VAR_KEYWORD}
 
 
 class Handlers(MutableMapping[type, Handler | Sequence[Handler]]):
@@ -117,45 +117,25 @@ def _is_sequence(handlers: object) -> bool:
 def _call(event: type, handler: Handler) -> Callable[[Any], object]:
     """Make sure that a handler can handle, and give it the event only if it takes one."""
     if kind(handler) is not Kind.PLAIN:
-        message = (
-            f"handlers[{event.__qualname__}]: {_named(handler)} is {kind(handler).value}, so that calling it would run "
-            f"nothing of it. Write a plain function."
+        raise _unfit(event, handler, "calling it would run nothing of it. Write a plain function")
+    parameters = parameters_of(handler)
+    if parameters is None:  # a builtin such as dict.update: the event is what it is there for
+        return handler
+    if not hasattr(handler, "__wrapped__") and any(parameter.dependency is not None for parameter in parameters):
+        raise _unfit(event, handler, "nobody makes its dependencies. Decorate it with @inject(provider)")
+    takes = bool(parameters) and parameters[0].dependency is None and parameters[0].kind not in BY_NAME
+    needed = [one.name for one in parameters[takes:] if _is_needed(one)]
+    if needed:
+        raise _unfit(
+            event, handler, f"nobody gives it {', '.join(needed)}. Write a function of one parameter, or of none"
         )
-        raise InvalidEventHandler(message)
-    return handler if _takes_event(event, handler) else lambda _: handler()
+    return handler if takes else lambda _: handler()
 
 
-def _takes_event(event: type, handler: Handler) -> bool:
-    try:
-        signature = inspect.signature(handler)
-    except (TypeError, ValueError):  # builtins such as dict.update: the event is what they are there for
-        return True
-    first = next(iter(signature.parameters.values()), None)
-    takes = first is not None and first.kind not in _BY_NAME and not _is_injected(handler, first)
-    try:
-        signature.bind(*[event] * takes)
-    except TypeError as error:
-        message = (
-            f"handlers[{event.__qualname__}]: {_named(handler)}{signature} cannot be called with the event alone, nor "
-            f"with nothing ({error}). Write a function of one parameter, or of none."
-        )
-        raise InvalidEventHandler(message) from None
-    return takes
+def _is_needed(parameter: Parameter) -> bool:
+    return parameter.default is EMPTY and parameter.dependency is None and not parameter.is_variadic
 
 
-_BY_NAME = {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
-
-
-def _is_injected(handler: Handler, parameter: inspect.Parameter) -> bool:
-    try:
-        annotation = resolve_annotation(handler, parameter.name)
-    except UnresolvedAnnotation:  # a name under TYPE_CHECKING: the parameter of an ordinary handler
-        annotation = None
-    marks = (parameter.default, *getattr(annotation, "__metadata__", ()))
-    return any(isinstance(mark, Dependency) for mark in marks)
-
-
-def _named(handler: Handler) -> str:
-    code = getattr(inspect.unwrap(handler), "__code__", None)
-    where = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
-    return f"{getattr(handler, '__qualname__', repr(handler))}{where}"
+def _unfit(event: type, handler: Handler, complaint: str) -> InvalidEventHandler:
+    place = place_of(handler)
+    return InvalidEventHandler(f"handlers[{event.__qualname__}] = {name_of(handler)} ({place}): {complaint}.")
