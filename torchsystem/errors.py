@@ -200,3 +200,10 @@ class UnknownListener(ServiceError, ValueError):
 
 class UnroutableAnnotation(ServiceError, TypeError):
     """A handler does not say which events it hears, or says it in a way that no event can be told by."""
+
+
+# triggers: when something fires
+
+
+class InvalidTrigger(TorchSystemError, ValueError):
+    """An interval is not a positive amount of a known unit, or triggers are combined with what is none."""
