@@ -1,0 +1,79 @@
+"""What has no canonical form: no obstacle to construction, and refused by name when the hash is asked for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from torchsystem.errors import NoCanonicalForm
+from torchsystem.registry import getarguments, gethash, getmetadata, register, sethash
+
+
+@register
+class Net:
+    """A class that takes anything."""
+
+    def __init__(self, activation: object = None, *rest: object, **extra: object) -> None:
+        """Take it."""
+
+
+class Unregistered:
+    """A class that nobody registered."""
+
+
+def read() -> Iterator[int]:
+    """Yield something."""
+    yield 1
+
+
+def local() -> Any:
+    """Give a function that nobody finds by name."""
+
+    def relu() -> None: ...
+
+    return relu
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (lambda: None, "it is a lambda, which another process cannot find by name"),
+        (local(), "it is the function local.<locals>.relu"),
+        (read(), "it is a generator, which can be read only once"),
+        (iter([1]), "it is a list_iterator"),
+        (io.StringIO(), "it is a StringIO, a stream"),
+        (Unregistered(), r"an Unregistered, which is not registered. Write `register\(Unregistered\)`"),
+        (Unregistered().__repr__, "cannot find by name"),
+    ],
+)
+def test_what_has_no_canonical_form_is_refused_by_the_name_of_the_argument(value: object, words: str) -> None:
+    """The message says which argument, of which class, what it is, and how to go on."""
+    net = Net(value)
+    for ask in (gethash, getmetadata):
+        with pytest.raises(NoCanonicalForm, match=r"the argument 'activation' of Net has no canonical form") as refusal:
+            ask(net)
+        assert refusal.match(words)
+        assert refusal.match(r"register\(Net, excluded_kwargs=\{'activation'\}\)")
+    assert issubclass(NoCanonicalForm, TypeError)
+
+
+def test_the_way_to_the_argument_is_told() -> None:
+    """Deep inside, it is the innermost registered class whose argument is excluded."""
+    inner = Net(None, {"a": [0, Net(act=lambda: None)]})
+    with pytest.raises(NoCanonicalForm) as refusal:
+        gethash(Net(inner))
+    assert "the argument 'act' of Net (at \"activation.rest[0]['a'][1].act\" in Net)" in str(refusal.value)
+
+
+def test_only_the_hash_is_refused() -> None:
+    """Arguments can be looked at for as long as they live, and a hash set by hand needs no canonical form."""
+    stranger = Unregistered()
+    net = Net(stranger)
+    assert getarguments(net)["activation"] is stranger
+    sethash(net, "by hand")
+    assert gethash(net) == "by hand"
+    del stranger
+    assert repr(getarguments(net)["activation"]).startswith("<no canonical form: an Unregistered")

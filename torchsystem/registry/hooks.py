@@ -1,0 +1,126 @@
+"""What registering adds to a class: its constructor is looked at, and its copies keep the identity of the original.
+
+Each method is wrapped once. Where the class has no method of its own, the wrapper goes on to the next class of the
+object's bases, as if it were not there.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, Signature
+from types import MethodType
+from typing import Any
+
+from torchsystem.errors import InvalidRegistration
+from torchsystem.registry.record import Identity, recall, remember, revive
+from torchsystem.registry.registration import Registration
+
+
+def constructor_signature(cls: Any) -> Signature:
+    """Tell what the constructor of a class is given, without `self`."""
+    constructor = cls.__new__ if cls.__init__ is object.__init__ else cls.__init__
+    if constructor is object.__new__:
+        return Signature()
+    try:
+        return inspect.signature(MethodType(constructor, cls))
+    except ValueError:  # written in C, and silent about it
+        return Signature([Parameter("args", Parameter.VAR_POSITIONAL), Parameter("kwargs", Parameter.VAR_KEYWORD)])
+
+
+def registration_of(cls: type) -> Registration | None:
+    """Find what a class itself, not one of its bases, is registered as."""
+    registration = getattr(vars(cls).get("__init__"), "__registration__", None)
+    return registration if isinstance(registration, Registration) and registration.cls is cls else None
+
+
+def replace(before: Registration, after: Registration) -> None:
+    """Let a registered class be registered as something else from now on."""
+    vars(before.cls)["__init__"].__registration__ = after
+
+
+def equip(cls: type, registration: Registration) -> None:
+    """Add to a class all that registering adds.
+
+    Raises:
+        InvalidRegistration: The class does not let itself be changed.
+    """
+    hooks = {"__init__": _capturing(cls, registration), "__reduce_ex__": _carrying_pickle(cls)}
+    hooks |= {name: _carrying_copy(cls, name) for name in ("__copy__", "__deepcopy__") if hasattr(cls, name)}
+    try:
+        for name, hook in hooks.items():
+            setattr(cls, name, hook)
+    except TypeError as error:
+        message = f"{cls.__module__}.{cls.__qualname__} cannot be changed ({error}). Register a subclass of it."
+        raise InvalidRegistration(message) from error
+
+
+def _capturing(cls: Any, registration: Registration) -> Callable[..., None]:
+    """Wrap a constructor to look at what it is given, before it can change that."""
+    init = _method(cls, "__init__")
+
+    @wraps(init)
+    def capture(self: object, /, *args: Any, **kwargs: Any) -> None:
+        if type(self) is cls:
+            remember(self, Identity(capturing.__registration__.capture(args, kwargs)))
+        init(self, *args, **kwargs)
+
+    capturing: Any = capture
+    capturing.__registration__ = registration
+    if cls.__init__ is object.__init__:  # whose own signature says nothing
+        itself = Parameter("self", Parameter.POSITIONAL_ONLY)
+        capturing.__signature__ = Signature([itself, *registration.signature.parameters.values()])
+    return capture
+
+
+def _carrying_pickle(cls: type) -> Callable[..., object]:
+    """Wrap the method that takes an object apart, for a pickle or a copy, to put the identity beside its parts."""
+    reduce = _method(cls, "__reduce_ex__")
+
+    @wraps(reduce)
+    def carrying(self: object, protocol: Any, /) -> object:
+        parts = reduce(self, protocol)
+        identity = recall(self)
+        # A string is the name of a global; a base that is registered too has done it already.
+        if identity is None or isinstance(parts, str) or parts[0] is revive:
+            return parts
+        make, arguments, *state = parts
+        return revive, (identity, make, arguments), *state
+
+    return carrying
+
+
+def _carrying_copy(cls: type, name: str) -> Callable[..., object]:
+    """Wrap a method that copies an object, to give the copy the identity."""
+    original = _method(cls, name)
+
+    @wraps(original)
+    def carrying(self: object, /, *args: Any, **kwargs: Any) -> object:
+        copied: object = original(self, *args, **kwargs)
+        identity = recall(self)
+        if identity is not None and copied is not self and type(copied) is type(self):
+            remember(copied, identity.copy())
+        return copied
+
+    return carrying
+
+
+def _method(cls: type, name: str) -> Callable[..., Any]:
+    """Find a method of a class: its own, or one that goes on to the next class of the object, whichever that is."""
+    own: Callable[..., Any] | None = vars(cls).get(name)
+    if own is not None:
+        return own
+
+    @wraps(getattr(cls, name))
+    def inherited(self: object, /, *args: Any, **kwargs: Any) -> Any:
+        method = getattr(super(cls, self), name)
+        if (
+            name == "__init__"
+            and getattr(method, "__objclass__", None) is object
+            and type(self).__new__ is not object.__new__
+        ):
+            return method()  # the arguments were meant for `__new__`, and `object` lets them pass
+        return method(*args, **kwargs)
+
+    return inherited

@@ -1,0 +1,119 @@
+"""What a class is registered as: its name, its signature, and which of its arguments do not count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from inspect import Parameter, Signature
+from itertools import chain, repeat
+from typing import Any
+
+from torchsystem.errors import InvalidExclusion, NoCanonicalForm
+from torchsystem.registry.freeze import freeze
+from torchsystem.registry.values import PLAIN, Construction, Formless, Frozen, Unknown, text
+
+
+class Registration:
+    """One registered class: captures what its constructor is given, and binds it when somebody asks.
+
+    Args:
+        cls: The class.
+        name: The name that counts in the identity of its objects.
+        signature: The signature of its constructor, without `self`.
+        excluded: The names of the parameters that do not count; `None` if nobody said.
+    """
+
+    def __init__(self, cls: type, name: str, signature: Signature, excluded: frozenset[str] | None) -> None:
+        parameters = signature.parameters.values()
+        self.cls = cls
+        self.name = name
+        self.signature = signature
+        self.stated = excluded
+        self.excluded = excluded or frozenset()
+        # Now, not later: a constructor may change a mutable default.
+        self._defaults = {each.name: freeze(each.default) for each in parameters if each.default is not each.empty}
+        self._positional = [each.name for each in parameters if each.kind <= Parameter.POSITIONAL_OR_KEYWORD]
+        self._rest = next((each.name for each in parameters if each.kind is Parameter.VAR_POSITIONAL), None)
+        self._extra = next((each.name for each in parameters if each.kind is Parameter.VAR_KEYWORD), None)
+
+    def capture(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Construction:
+        """Freeze what the constructor is given, before it runs. Binding waits: most objects are never asked."""
+        if not (PLAIN.issuperset(map(type, args)) and PLAIN.issuperset(map(type, kwargs.values()))):
+            names = chain(self._positional, repeat(self._rest))
+            # What does not count is not even looked at.
+            args = tuple(
+                [None if name in self.excluded else freeze(arg) for name, arg in zip(names, args, strict=False)]
+            )
+            kwargs = {name: None if self._excludes(name) else freeze(arg) for name, arg in kwargs.items()}
+        return Construction(self, args, kwargs)
+
+    def bind(self, args: tuple[Frozen, ...], kwargs: Mapping[str, Frozen]) -> dict[str, Frozen]:
+        """Bind captured arguments to the signature: in its order, without excluded ones and without defaults.
+
+        Extra keywords follow, by name, as if they were parameters; under the name of the `**` parameter if one of them
+        has the name of another parameter.
+        """
+        try:
+            bound: dict[str, Any] = self.signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            message = f"{self.name} was constructed in a way that its signature {self.signature} does not tell: {error}"
+            raise NoCanonicalForm(message) from error
+        given = bound.pop(self._extra, {}) if self._extra is not None else {}
+        arguments = {
+            name: value for name, value in bound.items() if not (name in self.excluded or self._is_default(name, value))
+        }
+        extra = {name: given[name] for name in sorted(given) if not self._excludes(name)}
+        if self._extra is not None and not self.signature.parameters.keys().isdisjoint(extra):
+            extra = {self._extra: extra}
+        return arguments | extra
+
+    def _excludes(self, keyword: str) -> bool:
+        return keyword in self.excluded or (keyword not in self.signature.parameters and self._extra in self.excluded)
+
+    def _is_default(self, name: str, value: Frozen) -> bool:
+        if name not in self._defaults:
+            return False
+        default = self._defaults[name]
+        if isinstance(value, Unknown) and isinstance(default, Unknown):
+            return value.look() is self.signature.parameters[name].default
+        try:
+            return text(value) == text(default)
+        except Formless:
+            return False
+
+
+def exclusions(
+    cls: type, signature: Signature, positions: Iterable[int] | None, names: Iterable[str] | None
+) -> frozenset[str] | None:
+    """Name the parameters that do not count, given by position and by name; `None` if nothing was said of them.
+
+    Raises:
+        InvalidExclusion: There is no such parameter, or it is given in a way that says another thing.
+    """
+    if positions is None and names is None:
+        return None
+    if isinstance(names, str):
+        message = (
+            f"excluded_kwargs={names!r} would exclude {sorted(set(names))}. Write `excluded_kwargs={{{names!r}}}`."
+        )
+        raise InvalidExclusion(message)
+    by_position = [_at(cls, list(signature.parameters), position) for position in positions or ()]
+    by_name = [_called(cls, signature, name) for name in names or ()]
+    return frozenset(by_position + by_name)
+
+
+def _at(cls: type, names: list[str], position: int) -> str:
+    if position in range(len(names)) and not isinstance(position, bool):
+        return names[position]
+    there = ", ".join(f"{index} {name}" for index, name in enumerate(names)) or "none"
+    message = f"excluded_args: {cls.__qualname__} has no parameter at {position!r}. There are: {there}."
+    raise InvalidExclusion(message)
+
+
+def _called(cls: type, signature: Signature, name: str) -> str:
+    parameters = signature.parameters
+    if name in parameters or any(each.kind is Parameter.VAR_KEYWORD for each in parameters.values()):
+        return name
+    near = get_close_matches(str(name), parameters) or parameters
+    message = f"excluded_kwargs: {cls.__qualname__} has no parameter {name!r}. There is: {', '.join(near) or 'none'}."
+    raise InvalidExclusion(message)

@@ -1,0 +1,174 @@
+"""Arguments as they were when a constructor was called, and how they look from outside.
+
+Frozen values are plain ones, tuples and dicts of frozen values, constructions of registered objects, and stand-ins for
+everything else. They never change, and they keep nothing alive that could hold a tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+Plain: TypeAlias = "bool | int | float | str | None"
+Frozen: TypeAlias = "Plain | tuple[Frozen, ...] | dict[str, Frozen] | Construction | Unknown"
+JSON: TypeAlias = "Plain | list[JSON] | dict[str, JSON]"
+
+PLAIN: frozenset[type] = frozenset({bool, int, float, str, type(None)})
+"""The exact types whose values are their own canonical form."""
+
+
+class Origin(Protocol):
+    """What a construction comes from: a name, and a way to bind what the constructor was given."""
+
+    @property
+    def name(self) -> str:
+        """The name under which the class is registered."""
+        ...
+
+    def bind(self, args: tuple[Frozen, ...], kwargs: Mapping[str, Frozen]) -> dict[str, Frozen]:
+        """Give the arguments that make the identity, in the order of the signature."""
+        ...
+
+
+class Settled:
+    """The origin of a construction that is bound already: out of a pickle, or under another name."""
+
+    def __init__(self, name: str, arguments: dict[str, Frozen]) -> None:
+        self.name = name
+        self.arguments = arguments
+
+    def bind(self, args: tuple[Frozen, ...], kwargs: Mapping[str, Frozen]) -> dict[str, Frozen]:
+        """Give the arguments that were bound before."""
+        del args, kwargs
+        return self.arguments
+
+
+class Construction:
+    """One call of a registered constructor; bound to the signature when somebody first asks."""
+
+    __slots__ = ("_args", "_bound", "_kwargs", "_origin")
+
+    def __init__(
+        self, origin: Origin, args: tuple[Frozen, ...] = (), kwargs: Mapping[str, Frozen] | None = None
+    ) -> None:
+        self._origin = origin
+        self._args = args
+        self._kwargs = kwargs
+        self._bound: dict[str, Frozen] | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the class when the object was made."""
+        return self._origin.name
+
+    @property
+    def arguments(self) -> dict[str, Frozen]:
+        """The arguments that make the identity: in signature order, without excluded ones and defaults."""
+        if self._bound is None:
+            self._bound = self._origin.bind(self._args, self._kwargs or {})
+        return self._bound
+
+    def renamed(self, name: str) -> Construction:
+        """Give the same construction under another name."""
+        return Construction(Settled(name, self.arguments))
+
+    def __reduce__(self) -> tuple[type[Construction], tuple[Settled]]:
+        return Construction, (Settled(self.name, self.arguments),)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Construction:
+        return self
+
+
+class Unknown:
+    """A value without canonical form: what it is, what to do about it, and a look at it for as long as it lives."""
+
+    __slots__ = ("look", "remedy", "what")
+
+    def __init__(self, what: str, remedy: str = "", look: Callable[[], object] = lambda: None) -> None:
+        self.what = what
+        self.remedy = remedy
+        self.look = look
+
+    def __repr__(self) -> str:
+        return f"<no canonical form: {self.what}>"
+
+    def __reduce__(self) -> tuple[type[Unknown], tuple[str, str]]:
+        return Unknown, (self.what, self.remedy)  # the value itself stays behind: it may not be picklable
+
+
+class Formless(Exception):
+    """Something in a frozen value has no canonical form."""
+
+
+def as_json(value: Frozen) -> JSON:
+    """Give the canonical form of a frozen value.
+
+    Raises:
+        Formless: Something in it has none.
+    """
+    match value:
+        case tuple():
+            return [as_json(item) for item in value]
+        case dict():
+            return {key: as_json(item) for key, item in value.items()}
+        case Construction():
+            return {"name": value.name, "arguments": as_json(value.arguments)}
+        case Unknown():
+            raise Formless
+        case _:
+            return value
+
+
+def as_argument(value: Frozen) -> Any:
+    """Give a frozen value back as the user knows it; a registered object as its name and arguments."""
+    match value:
+        case tuple():
+            return [as_argument(item) for item in value]
+        case dict():
+            return {key: as_argument(item) for key, item in value.items()}
+        case Construction() if value.arguments:
+            return {"name": value.name, "arguments": as_argument(value.arguments)}
+        case Construction():
+            return value.name
+        case Unknown():
+            seen = value.look()
+            return value if seen is None else seen
+        case _:
+            return value
+
+
+def text(value: Frozen) -> str:
+    """Write the canonical form of a frozen value; two values are the same if and only if their texts are."""
+    return json.dumps(as_json(value))
+
+
+class Stumble(NamedTuple):
+    """Where a canonical form is missing."""
+
+    owner: str  # the name of the innermost registered class
+    argument: str  # its argument
+    path: str  # the way there, from the object that was asked
+    value: Unknown
+
+
+def stumble(name: str, arguments: Mapping[str, Frozen], path: str = "") -> Iterator[Stumble]:
+    """Find what has no canonical form, in the order in which it was given."""
+    for argument, value in arguments.items():
+        yield from _stumble(value, name, argument, f"{path}{argument}")
+
+
+def _stumble(value: Frozen, owner: str, argument: str, path: str) -> Iterator[Stumble]:
+    match value:
+        case tuple():
+            for index, item in enumerate(value):
+                yield from _stumble(item, owner, argument, f"{path}[{index}]")
+        case dict():
+            for key, item in value.items():
+                yield from _stumble(item, owner, argument, f"{path}[{key!r}]")
+        case Construction():
+            yield from stumble(value.name, value.arguments, f"{path}.")
+        case Unknown():
+            yield Stumble(owner, argument, path, value)
+        case _:
+            return
