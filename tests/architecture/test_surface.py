@@ -26,6 +26,7 @@ SURFACE = {
         "setname",
     },
     "torchsystem.services": {"Consumer", "Depends", "Producer", "Publisher", "Service", "Subscriber", "event"},
+    "torchsystem.triggers": {"after", "at", "every", "once"},
 }
 
 

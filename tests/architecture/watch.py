@@ -28,7 +28,7 @@ def state() -> dict[str, object]:
     """Return what an import must leave as it was: threads, exit and signal handlers, logging, hooks."""
     return {
         "threads": threading.active_count(),
-        "exit handlers": atexit._ncallbacks(),  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - nothing else counts
+        "exit handlers": atexit._ncallbacks(),  # noqa: SLF001 - nothing else counts them
         "signal handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
         "log handlers": list(logging.root.handlers),
         "hooks": (sys.excepthook, sys.getprofile(), sys.gettrace()),

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, assert_type
 
 from torch import nn
-from torchsystem.compiler import compile as compiled
 
 from torchsystem import Aggregate, Compiler, Depends, Provider
+from torchsystem.compiler import compile as compiled
 
 
 class Classifier(Aggregate): ...

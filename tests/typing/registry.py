@@ -6,6 +6,7 @@ from typing import Any, assert_type
 
 from torch import nn
 from torch.optim import SGD
+
 from torchsystem.registry import Registry, getarguments, gethash, getmetadata, getname, register, sethash, setname
 
 
@@ -37,7 +38,7 @@ MLP(width="4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(getname(MLP()), str)
 assert_type(gethash(MLP()), str)
 assert_type(getarguments(MLP()), dict[str, Any])
-assert_type(getmetadata(MLP()), dict[str, Any])
+assert_type(getmetadata(MLP())["hash"], str)
 setname(MLP(), "mlp")
 setname(MLP())
 sethash(MLP(), "abc")
@@ -52,7 +53,6 @@ class Head(nn.Module): ...
 
 
 models.register(MLP)
-models.register(str)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType, reportCallIssue]
 assert_type(Head(), Head)
 assert_type(models.get("MLP"), type[nn.Module] | None)
 assert_type(models.signature("MLP"), dict[str, str])
