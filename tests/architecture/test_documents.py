@@ -46,6 +46,16 @@ def test_every_block_of_a_docstring_is_run_or_known_not_to_be(module: Path) -> N
     assert [stray for _, _, text in docstrings for stray in strays(text)] == []
 
 
+@pytest.mark.parametrize("module", MODULES, ids=shown)
+def test_a_docstring_is_written_as_the_site_reads_it(module: Path) -> None:
+    """Examples stand under `Examples:`, else the site sets their `>>>` as quotations; Markdown has no `:meth:`."""
+    docstrings = PythonDocStringDocument.extract_docstrings(module.read_text(encoding="utf-8"))
+    unread = [
+        re.findall(r"^ *Example:$|:(?:attr|class|exc|func|meth|mod):`", text, re.MULTILINE) for *_, text in docstrings
+    ]
+    assert [found for found in unread if found] == []
+
+
 def test_a_block_that_would_not_run_is_found() -> None:
     """`py`, a title after `python`, and a bare fence are strays; what stands inside a block is no fence."""
     text = "```py\n1\n```\n```python title='x'\n1\n```\n  ```\n  1\n  ```\n````text\n```py\n````\n```python\n1\n```"
