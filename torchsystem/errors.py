@@ -182,6 +182,14 @@ class InvalidListener(ServiceError, TypeError):
     """What was plugged in cannot listen there."""
 
 
+class InvalidOption(ServiceError, ValueError):
+    """An option of a handler or of a listener has no meaning."""
+
+
+class InvalidState(ServiceError, ValueError):
+    """What a listener is to remember was remembered by another."""
+
+
 class InvalidTopic(ServiceError, ValueError):
     """A topic is malformed, or stands for many where one is needed."""
 

@@ -108,7 +108,7 @@ def test_an_error_inside_a_handler_is_not_mistaken_for_an_unknown_action() -> No
 
     @service.handler
     def train() -> None:
-        raise KeyError("weights")  # noqa: EM101
+        raise KeyError("weights")
 
     with pytest.raises(KeyError) as caught:
         service.handle("train")

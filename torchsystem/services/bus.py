@@ -5,27 +5,17 @@ from __future__ import annotations
 import inspect
 from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from torchsystem.errors import InvalidListener, UnknownListener
 from torchsystem.services.delivery import Table
+from torchsystem.services.listener import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from torchsystem.services.handlers import Handlers
 
-
-class Listener(Protocol):
-    """What can be plugged in: something with handlers."""
-
-    @property
-    def handlers(self) -> Handlers[Any]:
-        """Its handlers, as registered."""
-        ...
-
-
-L = TypeVar("L", bound=Listener)
+L = TypeVar("L", bound=Listener[Any, Any])
 
 
 class Bus(Generic[L]):

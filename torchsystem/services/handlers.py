@@ -1,24 +1,21 @@
-"""Handlers: the functions that hear messages, and what must be true of one when it is registered."""
+"""Handlers: the functions that hear messages, in the order in which they were registered."""
 
 from __future__ import annotations
 
-import inspect
+from collections import Counter
 from dataclasses import dataclass
-from functools import partial
 from operator import attrgetter
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
-from torchsystem.depends.kinds import Kind, kind
-from torchsystem.depends.signature import EMPTY, KEYWORD_ONLY, POSITIONAL_ONLY, VAR_KEYWORD, parameters_of
-from torchsystem.errors import InvalidHandler
+from torchsystem.errors import InvalidState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from torchsystem.depends.signature import Parameter
     from torchsystem.services.delivery import Call, Table
+    from torchsystem.services.options import Gate
 
 M = TypeVar("M")
 
@@ -33,6 +30,7 @@ class Handler(Generic[M]):
         meaning: Which messages are meant: an `Interest` in types, or a `Subscription` to topics.
         order: Its place among all handlers of one message; those of equal order are called as registered.
         told: Whether it takes the topic as well.
+        gates: What a message passes on its way to the function.
     """
 
     function: Callable[..., object]
@@ -40,6 +38,7 @@ class Handler(Generic[M]):
     meaning: M
     order: int = 0
     told: bool = False
+    gates: tuple[Gate, ...] = ()
 
 
 class Handlers(Generic[M]):
@@ -74,79 +73,51 @@ class Handlers(Generic[M]):
         with self._lock:
             self._tables.discard(table)
 
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Return what gates remember, by the names of their handlers."""
+        states = {name: _merged(gate.state() for gate in handler.gates) for name, handler in self._named().items()}
+        return {name: state for name, state in states.items() if state}
+
+    def restore(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Let gates remember what they returned as their state.
+
+        Raises:
+            InvalidState: A state is missing, is one too many, or is not of its handler. Nothing is changed then.
+        """
+        expected = {name: set(state) for name, state in self.state().items()}
+        given = {name: set(state) for name, state in states.items()}
+        if expected != given:
+            message = (
+                f"This is not the state of these handlers. {_shown('Missing', expected, given)} "
+                f"{_shown('Unexpected', given, expected)} Load it into the listener that it was taken from."
+            )
+            raise InvalidState(message)
+        for name, handler in self._named().items():
+            for gate in handler.gates:
+                gate.restore(states.get(name, {}))
+
+    def _named(self) -> dict[str, Handler[M]]:
+        """Name each handler by its function; several of one name are numbered."""
+        named: dict[str, Handler[M]] = {}
+        seen: Counter[str] = Counter()
+        for handler in self._handlers:
+            name = getattr(handler.function, "__name__", type(handler.function).__name__)
+            seen[name] += 1
+            named[name if seen[name] == 1 else f"{name}#{seen[name]}"] = handler
+        return named
+
+
+def _merged(states: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Join the states of the gates of one handler; each kind of gate stands there once at most."""
+    return {key: value for state in states for key, value in state.items()}
+
+
+def _shown(title: str, these: Mapping[str, set[str]], those: Mapping[str, set[str]]) -> str:
+    """List what is in one state and not in another."""
+    surplus = [f"{name} ({', '.join(sorted(keys))})" for name, keys in these.items() if those.get(name) != keys]
+    return f"{title}: {', '.join(surplus) or 'nothing'}."
+
 
 def in_order(handlers: Iterable[Handler[M]]) -> list[Handler[M]]:
     """Sort the handlers of one message by their `order`; those of equal order stay as they were registered."""
     return sorted(handlers, key=attrgetter("order"))
-
-
-class Signature(NamedTuple):
-    """What a handler takes: the name of the parameter for the message, if it is known, and whether something more."""
-
-    message: str | None
-    takes_optional: bool
-
-
-def place(function: object) -> str:
-    """Say where a function was written, as errors do: its name, file and line.
-
-    Args:
-        function: Any callable; one without source is called by its name alone.
-    """
-    written: Any = inspect.unwrap(function) if callable(function) else function
-    while isinstance(written, partial):
-        written = written.func
-    written = getattr(written, "__func__", written)
-    name = getattr(written, "__qualname__", None) or repr(function)
-    code = getattr(written, "__code__", None)
-    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else name
-
-
-def check(function: Callable[..., object], optional: str | None = None) -> Signature:
-    """Check that a function can handle messages.
-
-    Args:
-        function: The handler, not injected yet.
-        optional: The name of something that it may take beside the message.
-
-    Returns:
-        What it takes.
-
-    Raises:
-        InvalidHandler: Calling it with a message would fail, or would do nothing.
-    """
-    _check_that_it_runs(function)
-    parameters = parameters_of(function)
-    if parameters is None:  # a function written in C may not say
-        return Signature(None, takes_optional=False)
-    first, others = parameters[0] if parameters else None, parameters[1:]
-    if first is None or first.kind in {KEYWORD_ONLY, VAR_KEYWORD} or first.dependency is not None:
-        message = f"{place(function)} has no place for the message. Make it the first parameter, and a positional one."
-        raise InvalidHandler(message)
-    takes_optional = any(p.name == optional and p.dependency is None and p.kind is not POSITIONAL_ONLY for p in others)
-    unfilled = [p.name for p in others if _is_required(p) and not (takes_optional and p.name == optional)]
-    if unfilled:
-        message = (
-            f"{place(function)} is called with the message alone, and also needs {', '.join(map(repr, unfilled))}. "
-            f"Give each a default, or declare what makes it: {unfilled[0]}=Depends(...)."
-        )
-        raise InvalidHandler(message)
-    return Signature(first.name, takes_optional=takes_optional)
-
-
-def _is_required(parameter: Parameter) -> bool:
-    """Tell whether somebody has to fill a parameter."""
-    return parameter.default is EMPTY and parameter.dependency is None and not parameter.is_variadic
-
-
-def _check_that_it_runs(function: object) -> None:
-    """Refuse what does nothing when it is called: a message would be lost without a word."""
-    if not callable(function) or inspect.isclass(function):
-        message = f"{function!r} cannot handle messages: decorate a function or a method."
-        raise InvalidHandler(message)
-    if kind(function) is not Kind.PLAIN:
-        message = (
-            f"{place(function)} is a {kind(function).value} function: calling it would run nothing of it, for messages "
-            f"are delivered synchronously. Write a plain function."
-        )
-        raise InvalidHandler(message)

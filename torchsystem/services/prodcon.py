@@ -7,23 +7,26 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from typing_extensions import dataclass_transform
 
-from torchsystem.depends import ProviderHost, inject
 from torchsystem.depends.annotations import resolve_annotation
 from torchsystem.depends.signature import EMPTY
 from torchsystem.errors import InvalidEvent, UnroutableAnnotation
 from torchsystem.services.bus import Bus
-from torchsystem.services.delivery import Table, deliver, remember
-from torchsystem.services.handlers import Handler, Handlers, check, in_order, place
+from torchsystem.services.delivery import deliver, remember
+from torchsystem.services.handlers import Handler, in_order
+from torchsystem.services.listener import Listener
 from torchsystem.services.messages import event as make_event
 from torchsystem.services.names import Named, Vocabulary, kebab
+from torchsystem.services.options import Options
 from torchsystem.services.routing import UNSEEN, Interest, interest
+from torchsystem.services.signatures import check, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from torchsystem.depends import Provider
     from torchsystem.services.delivery import Route
     from torchsystem.services.names import NameGenerator
+    from torchsystem.services.options import Predicate
+    from torchsystem.triggers import Trigger
 
 F = TypeVar("F", bound="Callable[..., object]")
 T = TypeVar("T")
@@ -31,12 +34,13 @@ T = TypeVar("T")
 _EVERYTHING = Interest((object,))
 
 
-class Consumer(Named, ProviderHost):
+class Consumer(Listener[type, Interest]):
     """Handlers of events, each found by the type of its first parameter.
 
     Args:
         name: What to call it in messages; it needs none.
         provider: Where its handlers' dependencies are bound; one of its own by default.
+        clock: What tells seconds to triggers such as `every(seconds=5)`, where events have no progress.
 
     Example:
         >>> from torchsystem.services import Consumer, Producer, event
@@ -53,18 +57,21 @@ class Consumer(Named, ProviderHost):
         trained epoch 3
     """
 
-    def __init__(self, name: str | None = None, *, provider: Provider | None = None) -> None:
-        super().__init__(provider=provider)
-        self.name = name
-        self.handlers: Handlers[Interest] = Handlers()
-        self._table: Table[type] = Table()
-        self.handlers.inform(self._table)
-
     @overload
     def handler(self, function: F, /) -> F: ...
     @overload
-    def handler(self, /) -> Callable[[F], F]: ...
-    def handler(self, function: Callable[..., object] | None = None, /) -> Callable[..., object]:
+    def handler(
+        self, /, *, every: int = ..., when: Predicate | Trigger | None = ..., order: int = ...
+    ) -> Callable[[F], F]: ...
+    def handler(
+        self,
+        function: Callable[..., object] | None = None,
+        /,
+        *,
+        every: int = 1,
+        when: Predicate | Trigger | None = None,
+        order: int = 0,
+    ) -> Callable[..., object]:
         """Let a function hear the events that the annotation of its first parameter means.
 
         The annotation may be a class (subclasses are heard too), a union, a generic, a protocol checkable at run
@@ -72,16 +79,26 @@ class Consumer(Named, ProviderHost):
 
         Args:
             function: The handler. Its parameters beside the first are dependencies, or have defaults.
+            every: Hear only each n-th of those events that pass `when`, counted for this handler from now on.
+            when: Hear only what this predicate is true of, or when this trigger fires.
+            order: Where to stand among all handlers of one event: lower ones come first, equal ones as registered.
 
         Returns:
             The function, injected: it works just as well when it is called by hand.
 
         Raises:
             InvalidHandler: The function cannot be called with an event.
+            InvalidOption: An option has no meaning, or not for these events.
             UnroutableAnnotation: Its annotation does not tell which events are meant.
             UnresolvedAnnotation: A name in its annotation cannot be found.
         """
-        return self._register if function is None else self._register(function)
+        options = Options(every, when, order)
+
+        def register(function: Callable[..., object]) -> Callable[..., object]:
+            meant = _interest(function)
+            return self._take(function, meant, (*meant.classes, *meant.shapes), options, told=False)
+
+        return register if function is None else register(function)
 
     def consume(self, event: object, /) -> None:
         """Hand an event to the handlers here that hear it; the first exception ends it."""
@@ -90,12 +107,6 @@ class Consumer(Named, ProviderHost):
         except KeyError:
             route = self._route(event)
         deliver(route, event)
-
-    def _register(self, function: Callable[..., object]) -> Callable[..., object]:
-        meant = _interest(function)
-        injected = inject(self.provider)(function)
-        self.handlers.add(Handler(injected, injected, meant))
-        return injected
 
     def _route(self, event: object) -> Route:
         """Find out which handlers hear an event, and all others of its type."""

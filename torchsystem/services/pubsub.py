@@ -5,30 +5,37 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from torchsystem.depends import ProviderHost, inject
+from torchsystem.depends.annotations import resolve_annotation
+from torchsystem.depends.signature import EMPTY
 from torchsystem.services.bus import Bus
-from torchsystem.services.delivery import Table, deliver, remember
-from torchsystem.services.handlers import Handler, Handlers, check, in_order
+from torchsystem.services.delivery import deliver, remember
+from torchsystem.services.handlers import Handler, in_order
+from torchsystem.services.listener import Listener
 from torchsystem.services.names import Named
+from torchsystem.services.options import Options
+from torchsystem.services.routing import interest
+from torchsystem.services.signatures import check, place
 from torchsystem.services.topics import Subscription, check_published
+from torchsystem.triggers import Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from torchsystem.depends import Provider
     from torchsystem.services.delivery import Route
+    from torchsystem.services.options import Predicate
 
 F = TypeVar("F", bound="Callable[..., object]")
 
 _EVERY_TOPIC = Subscription((">",))
 
 
-class Subscriber(Named, ProviderHost):
+class Subscriber(Listener[str, Subscription]):
     """Handlers of messages, each found by the topics that it is subscribed to.
 
     Args:
         name: What to call it in messages; it needs none.
         provider: Where its handlers' dependencies are bound; one of its own by default.
+        clock: What tells seconds to triggers such as `every(seconds=5)`, where messages have no progress.
 
     Example:
         >>> from torchsystem.services import Publisher, Subscriber
@@ -42,18 +49,17 @@ class Subscriber(Named, ProviderHost):
         0.25
     """
 
-    def __init__(self, name: str | None = None, *, provider: Provider | None = None) -> None:
-        super().__init__(provider=provider)
-        self.name = name
-        self.handlers: Handlers[Subscription] = Handlers()
-        self._table: Table[str] = Table()
-        self.handlers.inform(self._table)
-
-    def subscribe(self, *topics: str) -> Callable[[F], F]:
+    def subscribe(
+        self, *topics: str, every: int = 1, when: Predicate | Trigger | None = None, order: int = 0
+    ) -> Callable[[F], F]:
         """Let a function hear what is published to some topics.
 
         Args:
-            topics: One or more. A message is heard once, however many of them match.
+            topics: One or more; `*` stands for any one word, and `>` at the end for any one or more. A message is
+                heard once, however many of them match.
+            every: Hear only each n-th of those messages that pass `when`, counted for this handler from now on.
+            when: Hear only what this predicate is true of, or when this trigger fires.
+            order: Where to stand among all handlers of one message: lower ones come first, equal ones as registered.
 
         Returns:
             A decorator. It gives back the function, injected: it works just as well when it is called by hand. The
@@ -62,14 +68,14 @@ class Subscriber(Named, ProviderHost):
         Raises:
             InvalidTopic: There is none, or one is malformed.
             InvalidHandler: The function cannot be called with a message.
+            InvalidOption: An option has no meaning, or not for these messages.
         """
-        meant = Subscription(topics)
+        meant, options = Subscription(topics), Options(every, when, order)
 
         def register(function: F) -> F:
-            told = check(function, optional="topic").takes_optional
-            injected = cast("F", inject(self.provider)(function))
-            self.handlers.add(Handler(injected, injected, meant, told=told))
-            return injected
+            signature = check(function, optional="topic")
+            classes = _classes(function, signature.message) if isinstance(when, Trigger) else ()
+            return cast("F", self._take(function, meant, classes, options, told=signature.takes_optional))
 
         return register
 
@@ -145,3 +151,10 @@ def _route_to(topic: str, handlers: Iterable[Handler[Subscription]]) -> Route:
     check_published(topic)
     heard = in_order(handler for handler in handlers if handler.meaning.covers(topic))
     return tuple(partial(handler.call, topic=topic) if handler.told else handler.call for handler in heard)
+
+
+def _classes(function: Callable[..., object], parameter: str | None) -> tuple[type, ...]:
+    """Return the classes of messages that a handler declares, as far as it does."""
+    if parameter is None or (annotation := resolve_annotation(function, parameter)) is EMPTY:
+        return (object,)
+    return interest(annotation, place(function)).classes

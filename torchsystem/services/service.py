@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from torchsystem.depends import ProviderHost, inject
 from torchsystem.errors import DuplicateHandler, InvalidHandler, UnknownAction
-from torchsystem.services.handlers import place
 from torchsystem.services.names import Named, kebab, near
+from torchsystem.services.signatures import place
 
 if TYPE_CHECKING:
     from torchsystem.depends import Provider
