@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
 
@@ -47,9 +48,7 @@ def evaluate(annotation: object, function: Callable[..., object], parameter: str
     names = _names_around(owner)
     holder = SimpleNamespace(__annotations__={parameter: annotation})
     try:
-        # A string can hold a string: one round for each level of quotes.
-        while isinstance(resolved := _hints(holder, names)[parameter], str):
-            holder.__annotations__[parameter] = resolved
+        return typing.get_type_hints(holder, names, include_extras=True)[parameter]
     except Exception as error:
         code = getattr(owner, "__code__", None)
         where = f" ({code.co_filename}:{code.co_firstlineno})" if isinstance(code, CodeType) else ""
@@ -59,11 +58,37 @@ def evaluate(annotation: object, function: Callable[..., object], parameter: str
             f"before the function."
         )
         raise UnresolvedAnnotation(message) from error
+
+
+class _Unknown:
+    """Stands for a name that cannot be found, in whatever an annotation does with it."""
+
+    def __getitem__(self, _: object) -> _Unknown:
+        return self
+
+    def __getattr__(self, name: str) -> _Unknown:
+        if name.startswith("__"):  # what typing asks of everything
+            raise AttributeError(name)
+        return self
+
+    __or__ = __ror__ = __getitem__
+
+
+class _Lenient(dict[str, object]):
+    def __missing__(self, name: str) -> object:
+        return getattr(builtins, name, _Unknown())
+
+
+def evaluate_but_for_unknown(annotation: str, function: Callable[..., object]) -> Any:
+    """Evaluate an annotation in which some names cannot be found; None where that does not help."""
+    resolved: Any = annotation
+    names = _Lenient(_names_around(_owner(function)))
+    try:
+        while isinstance(resolved, str):
+            resolved = eval(resolved, {}, names)  # noqa: S307 - the function's own text
+    except Exception:  # noqa: BLE001 - an unknown name stands where it decides something
+        return None
     return resolved
-
-
-def _hints(holder: SimpleNamespace, names: Mapping[str, object]) -> dict[str, Any]:
-    return typing.get_type_hints(holder, dict(names), include_extras=True)
 
 
 def _owner(function: object) -> Any:
@@ -102,7 +127,7 @@ def _defining_frames(code: CodeType) -> list[FrameType]:
     A function's code is a constant of the code that defines it, so the frame is told exactly, never by name.
     """
     found: list[FrameType] = []
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - no other way
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the only way to the callers' locals
     while frame is not None and frame.f_code.co_name != "<module>":
         if any(constant is code for constant in frame.f_code.co_consts):
             found.append(frame)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from torchsystem.depends.graph import Plan
 from torchsystem.depends.solve import named, raise_if_new
 from torchsystem.depends.unwind import Opened, close, refuse_second_yield, run, run_async
 
 
+class Unusual(Protocol):
+    """Takes over the calls that the generated code does not carry out."""
+
+    def first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the handler for which no code was written when the call began."""
+
+    def other(self, arguments: dict[str, object]) -> Any:
+        """Call the handler where the call is not the usual one, with all arguments by name."""
+
+
 class BoundCall:
-    """The last part of a binding: knows the plan for which the code was written.
+    """The last part of a binding: knows the plan for which the code was written."""
 
-    Attributes:
-        other: Takes over where the call is not the usual one, with all arguments by name.
-    """
+    __slots__ = ("_plan", "first", "linker", "other")
 
-    __slots__ = ("_plan", "other")
-
-    def __init__(self, plan: Plan, other: Callable[[dict[str, object]], Any]) -> None:
+    def __init__(self, plan: Plan, linker: Unusual) -> None:
         self._plan = plan
-        self.other = other
+        self.linker = linker
+        self.first = linker.first  # a call may have begun before there was any code
+        self.other = linker.other
 
     def failed(self, error: BaseException) -> None:
         """Raise the failure of a dependency by its own name, if it has one."""

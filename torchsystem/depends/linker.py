@@ -112,7 +112,7 @@ class Linker:
         nodes = plan.order()
         generated = self.generated = generate(plan, nodes)
         plan.lines = generated.lines
-        binding = (plan.handler, *makers(nodes, functools.partial(_refusal, plan)), BoundCall(plan, self.other))
+        binding = (plan.handler, *makers(nodes, functools.partial(_refusal, plan)), BoundCall(plan, self))
         self.function.__code__ = generated.code
         self.function.__defaults__, self.function.__kwdefaults__ = defaults(plan, binding)
         self._cell.cell_contents = binding
@@ -120,7 +120,7 @@ class Linker:
     def _is_mark(self, value: object) -> bool:
         """Tell whether ``value`` is one of our bindings, and not something that the caller gave."""
         return value is MISSING or (
-            type(value) is tuple and bool(value) and isinstance(value[-1], BoundCall) and value[-1].other == self.other
+            type(value) is tuple and bool(value) and isinstance(value[-1], BoundCall) and value[-1].linker is self
         )
 
     def _given(self, arguments: dict[str, object]) -> dict[str, object]:

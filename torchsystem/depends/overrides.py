@@ -16,13 +16,21 @@ from torchsystem.errors import AsyncInSync, InvalidDependency
 
 
 class _Entry:
-    """One implementation of one dependency; ``scoped`` if a ``with`` block will remove it."""
+    """One implementation of one dependency, simply written or of a block.
 
-    __slots__ = ("binding", "scoped")
+    Attributes:
+        binding: The implementation, and the scope asked for with it.
+        plain: Whether it was simply written, and so gives way to the next that is.
+        instead: For a plain entry that became a block's: what it had replaced, which now counts again.
+    """
 
-    def __init__(self, binding: Binding) -> None:
+    __slots__ = ("binding", "instead", "plain", "withdrawn")
+
+    def __init__(self, binding: Binding, *, plain: bool) -> None:
         self.binding = binding
-        self.scoped = False
+        self.plain = plain
+        self.withdrawn = False
+        self.instead: _Entry | None = None
 
 
 class Overrides(dict[Factory, Factory]):
@@ -34,45 +42,55 @@ class Overrides(dict[Factory, Factory]):
 
     def __init__(self, lock: threading.RLock, changed: Callable[[Factory], None]) -> None:
         super().__init__()
-        self._lock = lock
+        self.lock = lock
         self._changed = changed
         self._stacks: dict[Factory, list[_Entry]] = {}
 
     def bindings(self) -> Mapping[Factory, Binding]:
         """Return what is in force now, with the scopes."""
-        with self._lock:
+        with self.lock:
             return {key: stack[-1].binding for key, stack in self._stacks.items()}
 
     def write(self, key: Factory, implementation: Factory, scope: Scope | None = None) -> Written:
         """Bind ``implementation`` in the place of what was written for ``key`` before."""
         check(key, implementation, scope)
-        with self._lock:
+        with self.lock:
             stack = self._stacks.setdefault(key, [])
-            replaced = next((entry for entry in stack if not entry.scoped), None)
-            index = len(stack) if replaced is None else stack.index(replaced)
+            replaced = next((entry for entry in stack if entry.plain), None)
+            index = 0 if replaced is None else stack.index(replaced)
             if replaced is not None:
                 stack.remove(replaced)
-            entry = _Entry(Binding(implementation, scope))
+            entry = _Entry(Binding(implementation, scope), plain=True)
             stack.append(entry)
             self._settle(key)
         return Written(self, key, entry, replaced, index)
 
-    def scope_entry(self, key: Factory, entry: _Entry, replaced: _Entry | None, index: int) -> None:
-        """Make ``entry`` one that will be removed, and put back what it had replaced below it."""
-        with self._lock:
-            entry.scoped = True
-            stack = self._stacks.setdefault(key, [])
-            if not any(one is entry for one in stack):
-                stack.append(entry)
-            elif replaced is not None and all(one.scoped for one in stack):
-                stack.insert(index, replaced)
+    def withdraw(self, key: Factory, entry: _Entry, replaced: _Entry | None, index: int) -> None:
+        """Take back that ``entry`` was written: what it had replaced counts again."""
+        with self.lock:
+            entry.withdrawn, entry.instead = True, replaced
+            stack = self._stacks.get(key, [])
+            if entry in stack:
+                stack.remove(entry)
+                while replaced is not None and replaced.withdrawn:
+                    replaced = replaced.instead
+                if replaced is not None:
+                    stack.insert(index, replaced)
+                self._settle(key)
+
+    def push(self, key: Factory, binding: Binding) -> _Entry:
+        """Put ``binding`` on top for a block."""
+        with self.lock:
+            entry = _Entry(binding, plain=False)
+            self._stacks.setdefault(key, []).append(entry)
             self._settle(key)
+            return entry
 
     def remove(self, key: Factory, entry: _Entry) -> None:
-        """Take ``entry`` out, wherever in the stack it stands."""
-        with self._lock:
+        """Take ``entry`` out, wherever in the stack it stands; a deletion may have been first."""
+        with self.lock:
             stack = self._stacks.get(key, [])
-            if any(one is entry for one in stack):
+            if entry in stack:
                 stack.remove(entry)
                 self._settle(key)
 
@@ -90,7 +108,7 @@ class Overrides(dict[Factory, Factory]):
         self.write(key, implementation)
 
     def __delitem__(self, key: Factory) -> None:
-        with self._lock:
+        with self.lock:
             super().__getitem__(key)
             self._stacks[key].clear()
             self._settle(key)
@@ -105,13 +123,13 @@ class Overrides(dict[Factory, Factory]):
 
     def clear(self) -> None:
         """Remove all overrides."""
-        with self._lock:
+        with self.lock:
             for key in list(self):
                 del self[key]
 
     def pop(self, key: Factory, /, *default: Any) -> Any:
         """Remove the override of ``key`` and return it."""
-        with self._lock:
+        with self.lock:
             if key not in self and default:
                 return default[0]
             value = self[key]
@@ -120,13 +138,13 @@ class Overrides(dict[Factory, Factory]):
 
     def popitem(self) -> tuple[Factory, Factory]:
         """Remove the last override and return it."""
-        with self._lock:
+        with self.lock:
             key = next(reversed(self))
             return key, self.pop(key)
 
     def setdefault(self, key: Factory, default: Any = None) -> Factory:
         """Return the override of ``key``; bind ``default`` if there is none."""
-        with self._lock:
+        with self.lock:
             if key not in self:
                 self.write(key, default)
             return self[key]
@@ -136,7 +154,7 @@ class Overrides(dict[Factory, Factory]):
         new: dict[Factory, Factory] = dict(other)
         for key, implementation in new.items():
             check(key, implementation, None)
-        with self._lock:
+        with self.lock:
             for key, implementation in new.items():
                 self.write(key, implementation)
 
@@ -155,9 +173,10 @@ class Written:
         self._entered: list[_Entry] = []
 
     def __enter__(self) -> None:
-        entry = self._entry if not self._entered and not self._entry.scoped else _Entry(self._entry.binding)
-        self._overrides.scope_entry(self._key, entry, self._replaced, self._index)
-        self._entered.append(entry)
+        with self._overrides.lock:
+            if not self._entry.withdrawn:
+                self._overrides.withdraw(self._key, self._entry, self._replaced, self._index)
+            self._entered.append(self._overrides.push(self._key, self._entry.binding))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

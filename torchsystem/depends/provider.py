@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, Protocol, Self, TypeVar
 from weakref import WeakSet
 
 from torchsystem.depends import draw
+from torchsystem.depends.bound import BoundCall
 from torchsystem.depends.graph import Factory, Plan
 from torchsystem.depends.kept import Keep
 from torchsystem.depends.linker import Linker
@@ -237,4 +238,5 @@ def _linker_of(function: object) -> Linker | None:
         return None
     binding = closure[0].cell_contents
     linker = binding[-1] if isinstance(binding, tuple) and binding else None
+    linker = linker.linker if isinstance(linker, BoundCall) else linker
     return linker if isinstance(linker, Linker) else None

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from torchsystem.depends.annotations import evaluate
+from torchsystem.depends.annotations import evaluate, evaluate_but_for_unknown
 from torchsystem.depends.kinds import target
 from torchsystem.depends.marker import Dependency, Depends
 from torchsystem.errors import InvalidDependency, UnresolvedAnnotation
@@ -127,9 +127,13 @@ def _evaluated(function: Callable[..., object], name: str, annotation: object) -
     try:
         return evaluate(annotation, function, name)
     except UnresolvedAnnotation:
-        if "Annotated" in annotation or "Depends" in annotation:
+        if "Annotated" not in annotation and "Depends" not in annotation:
+            return EMPTY  # decides nothing here: perhaps a name under TYPE_CHECKING
+        # What is annotated may be such a name as well; what is marked may not.
+        guessed = evaluate_but_for_unknown(annotation, function)
+        if not _marks(guessed):
             raise
-        return EMPTY  # decides nothing here: perhaps a name under TYPE_CHECKING
+        return guessed
 
 
 def _marks(annotation: object) -> list[Dependency]:

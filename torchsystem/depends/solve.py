@@ -15,7 +15,7 @@ from torchsystem.depends.graph import Argument, Node, Plan, Problem
 from torchsystem.depends.kinds import Kind
 from torchsystem.depends.mistakes import name_of
 from torchsystem.depends.signature import KEYWORD_ONLY, VAR_KEYWORD, VAR_POSITIONAL, Parameters
-from torchsystem.depends.unwind import Opened, Steps, close, reraise, run, run_async
+from torchsystem.depends.unwind import Opened, Steps, close, raise_if_failed, reraise, run, run_async
 from torchsystem.errors import NeverYielded, UnboundInterface
 
 
@@ -91,7 +91,7 @@ def solve(
             continue
         try:
             if node.kept is not None and node is not root:
-                value: Any = (yield node.kept.get_async()) if node.waits else node.kept.get()
+                value: Any = raise_if_failed((yield node.kept.get_async())) if node.waits else node.kept.get()
             else:
                 value = _call(node, plan, scope, arguments)
                 if node.kind.cleans_up:
@@ -99,9 +99,9 @@ def solve(
                 if node.kind is Kind.GENERATOR:
                     value = next(value)
                 elif node.kind is Kind.ASYNC_GENERATOR:
-                    value = yield value.__anext__()
+                    value = raise_if_failed((yield value.__anext__()))
                 elif node.kind is Kind.COROUTINE:
-                    value = yield value
+                    value = raise_if_failed((yield value))
         except BaseException as error:  # noqa: BLE001 - returned, to be raised outside of this generator
             return named(plan, node, error)
         scope.values[node] = value

@@ -5,20 +5,30 @@ hands back, ``StopIteration`` through a generator), with two differences: a depe
 that ended the block, and clean-ups that fail do not hide one another.
 
 Closing is written once. A step that must be awaited is yielded, so that one driver runs it synchronously and the
-other in a coroutine.
+other in a coroutine. What awaiting came to is sent back as an :class:`Outcome`, never thrown: a thrown
+``GeneratorExit`` would close the steps instead of reaching them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Generator, Iterable
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from torchsystem.errors import YieldedTwice
 
 T = TypeVar("T")
 Opened: TypeAlias = "GeneratorType[Any, Any, Any] | AsyncGeneratorType[Any, Any]"
-Steps: TypeAlias = Generator[Awaitable[Any], Any, T]
+
+
+class Outcome(NamedTuple):
+    """What a step came to: a value, or an exception."""
+
+    value: Any
+    error: BaseException | None
+
+
+Steps: TypeAlias = Generator[Awaitable[Any], Outcome, T]
 
 
 def run(steps: Steps[T]) -> T:
@@ -34,20 +44,24 @@ def run(steps: Steps[T]) -> T:
 
 async def run_async(steps: Steps[T]) -> T:
     """Run steps, awaiting those that have to be."""
-    advance: Callable[[Any], Awaitable[Any]] = steps.send
-    value: Any = None
-    while True:
-        try:
-            awaitable = advance(value)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-        try:
-            value = await awaitable
-        except BaseException as error:  # noqa: BLE001 - handed to the steps, which decide
-            advance, value = steps.throw, error
-        else:
-            advance = steps.send
+    try:
+        awaitable = next(steps)
+        while True:
+            try:
+                outcome = Outcome(await awaitable, None)
+            except BaseException as error:  # noqa: BLE001 - handed to the steps, which decide
+                outcome = Outcome(None, error)
+            awaitable = steps.send(outcome)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+
+
+def raise_if_failed(outcome: Outcome) -> Any:
+    """Return the value of a step that was awaited, or raise what it raised."""
+    if outcome.error is not None:
+        reraise(outcome.error)
+    return outcome.value
 
 
 def close(opened: Iterable[Opened], error: BaseException | None) -> Steps[BaseException | None]:
@@ -74,11 +88,14 @@ def close(opened: Iterable[Opened], error: BaseException | None) -> Steps[BaseEx
 
 def _close_one(generator: Opened, error: BaseException | None) -> Steps[BaseException | None]:
     """Let one generator end, and return what it raised of its own."""
+    if _has_ended(generator):  # it was never open: its set-up failed
+        return None
     traceback = None if error is None else error.__traceback__
     ended = StopAsyncIteration if isinstance(generator, AsyncGeneratorType) else StopIteration
     try:
         if isinstance(generator, AsyncGeneratorType):
-            yield generator.__anext__() if error is None else generator.athrow(error)
+            outcome = yield generator.__anext__() if error is None else generator.athrow(error)
+            raise_if_failed(outcome)
         else:
             _ = next(generator) if error is None else generator.throw(error)
     except ended:
@@ -89,6 +106,11 @@ def _close_one(generator: Opened, error: BaseException | None) -> Steps[BaseExce
         if error is not None:
             error.__traceback__ = traceback
     return (yield from refuse_second_yield(generator))
+
+
+def _has_ended(generator: Opened) -> bool:
+    frame = generator.ag_frame if isinstance(generator, AsyncGeneratorType) else generator.gi_frame
+    return frame is None
 
 
 def _is_same(raised: BaseException, error: BaseException) -> bool:
@@ -107,7 +129,7 @@ def refuse_second_yield(generator: Opened) -> Steps[BaseException]:
     )
     try:
         if isinstance(generator, AsyncGeneratorType):
-            yield generator.aclose()
+            raise_if_failed((yield generator.aclose()))
         else:
             generator.close()
     except BaseException as raised:  # noqa: BLE001 - it will not end; said as the context of the mistake
