@@ -17,5 +17,16 @@ assert getmetadata(Perceptron(784))["arguments"] == {"features": 784}
 from torchsystem.registry.accessors import getarguments, gethash, getmetadata, getname, sethash, setname
 from torchsystem.registry.catalogue import Registry
 from torchsystem.registry.core import register
+from torchsystem.registry.fingerprint import fingerprint
 
-__all__ = ["Registry", "getarguments", "gethash", "getmetadata", "getname", "register", "sethash", "setname"]
+__all__ = [
+    "Registry",
+    "fingerprint",
+    "getarguments",
+    "gethash",
+    "getmetadata",
+    "getname",
+    "register",
+    "sethash",
+    "setname",
+]
