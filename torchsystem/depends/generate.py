@@ -27,12 +27,9 @@ from __future__ import annotations
 
 import builtins
 import itertools
-import linecache
-import re
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from torchsystem.depends.graph import Argument, Node, Plan
 from torchsystem.depends.kinds import Kind
@@ -53,9 +50,8 @@ _codes: dict[str, types.CodeType] = {}
 _numbers = itertools.count(1)
 
 
-@dataclass(slots=True)
-class Generated:
-    """The code for one plan, and what it is bound to."""
+class Generated(NamedTuple):
+    """The code for one plan."""
 
     source: str
     code: types.CodeType
@@ -84,11 +80,15 @@ def _compile(source: str, handler: object) -> types.CodeType:
     module = compile(source, filename, "exec", dont_inherit=True)
     outer = next(c for c in module.co_consts if isinstance(c, types.CodeType))
     # So that a traceback shows these lines; without a time of change, linecache keeps them.
+    import linecache  # noqa: PLC0415 - it costs 3 ms at import
+
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     return next(c for c in outer.co_consts if isinstance(c, types.CodeType))
 
 
 def _forget_codes() -> None:
+    import linecache  # noqa: PLC0415
+
     for code in _codes.values():
         linecache.cache.pop(code.co_filename, None)
     _codes.clear()
@@ -112,7 +112,7 @@ def defaults(plan: Plan, mark: object) -> tuple[tuple[object, ...], dict[str, ob
     keywords: dict[str, object] = {}
     for parameter in plan.parameters:
         default = mark if parameter.dependency is not None else parameter.default
-        if parameter.kind is KEYWORD_ONLY:
+        if parameter.kind == KEYWORD_ONLY:
             if default is not EMPTY:
                 keywords[parameter.name] = default
         elif not parameter.is_variadic and (positional or default is not EMPTY):
@@ -125,7 +125,7 @@ def required_behind_default(parameters: Parameters) -> list[str]:
     names: list[str] = []
     seen_default = False
     for parameter in parameters:
-        if parameter.kind is KEYWORD_ONLY or parameter.is_variadic:
+        if parameter.kind == KEYWORD_ONLY or parameter.is_variadic:
             continue
         if parameter.dependency is not None or parameter.default is not EMPTY:
             seen_default = True
@@ -142,22 +142,20 @@ def _prefix(parameters: Parameters) -> str:
     return prefix
 
 
-@dataclass(slots=True)
 class _Writer:
     """The work of writing the code of one plan."""
 
-    plan: Plan
-    nodes: list[Node]
-    p: str = field(init=False)
-    lines: dict[int, Node] = field(default_factory=dict)
-    _text: list[str] = field(default_factory=list)
-    _names: dict[Node, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.p = _prefix(self.plan.parameters)
+    def __init__(self, plan: Plan, nodes: list[Node]) -> None:
+        self.plan = plan
+        self.nodes = nodes
+        self.p = _prefix(plan.parameters)
+        self.lines: dict[int, Node] = {}
+        self._text: list[str] = []
+        self._names: dict[Node, str] = {}
         taken = set(_OURS)
         for node in self.nodes:
-            word = re.sub(r"\W", "", getattr(node.declared, "__name__", "")) or "value"
+            word = getattr(node.declared, "__name__", "")
+            word = word if word.isidentifier() else "value"
             name, number = word, 1
             while not taken.isdisjoint({name, f"make_{name}", f"opened_{name}"}):
                 name, number = f"{word}_{number + 1}", number + 1
@@ -185,19 +183,19 @@ class _Writer:
         kinds = [parameter.kind for parameter in self.plan.parameters]
         for index, parameter in enumerate(self.plan.parameters):
             name, kind = parameter.name, parameter.kind
-            if kind is KEYWORD_ONLY and VAR_POSITIONAL not in kinds and kinds.index(KEYWORD_ONLY) == index:
+            if kind == KEYWORD_ONLY and VAR_POSITIONAL not in kinds and kinds.index(KEYWORD_ONLY) == index:
                 written.append("*")
             optional = parameter.dependency is not None or parameter.default is not EMPTY
-            if kind is VAR_POSITIONAL:
+            if kind == VAR_POSITIONAL:
                 written.append(f"*{name}")
-            elif kind is VAR_KEYWORD:
+            elif kind == VAR_KEYWORD:
                 written.append(f"**{name}")
-            elif kind is KEYWORD_ONLY:
+            elif kind == KEYWORD_ONLY:
                 written.append(f"{name}={self.p}bound" if optional else name)
             else:
                 seen_default = seen_default or optional
                 written.append(f"{name}={self.p}bound" if seen_default else name)
-            if kind is POSITIONAL_ONLY and (index + 1 == len(kinds) or kinds[index + 1] is not POSITIONAL_ONLY):
+            if kind == POSITIONAL_ONLY and (index + 1 == len(kinds) or kinds[index + 1] != POSITIONAL_ONLY):
                 written.append("/")
         return ", ".join(written)
 

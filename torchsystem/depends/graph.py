@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
 from torchsystem.depends.kinds import Kind, target
@@ -47,21 +46,34 @@ class Input(NamedTuple):
     source: Node | Argument
 
 
-@dataclass(eq=False, slots=True, weakref_slot=True)
 class Node:
-    """One value to be made: what was asked for, what is called for it, and what that takes."""
+    """One value to be made: what was asked for, what is called for it, and what that takes.
 
-    declared: Factory
-    implementation: Factory
-    kind: Kind = Kind.PLAIN
-    scope: Scope = "call"
-    cache: bool = True
-    inputs: tuple[Input, ...] = ()
-    problem: Problem | None = None
-    kept: Keeper | None = None
-    fixed: bool = True  # made from nothing that a caller passes
-    waits: bool = False  # it, or something it is made from, must be awaited
-    structure: tuple[object, ...] = ()
+    Attributes:
+        declared: What stands in ``Depends``.
+        implementation: What is called for it: an override, or the same.
+        fixed: Whether it is made from nothing that a caller passes.
+        waits: Whether it, or something it is made from, must be awaited.
+        structure: What makes two nodes one: the same callables, made from the same.
+    """
+
+    __slots__ = (
+        "__weakref__", "cache", "declared", "fixed", "implementation", "inputs",
+        "kept", "kind", "problem", "scope", "structure", "waits",
+    )  # fmt: skip
+
+    def __init__(self, declared: Factory, implementation: Factory, scope: Scope, *, cache: bool) -> None:
+        self.declared = declared
+        self.implementation = implementation
+        self.scope: Scope = scope
+        self.cache = cache
+        self.kind = Kind.PLAIN
+        self.inputs: tuple[Input, ...] = ()
+        self.problem: Problem | None = None
+        self.kept: Keeper | None = None
+        self.fixed = True
+        self.waits = False
+        self.structure: tuple[object, ...] = ()
 
     @property
     def target(self) -> Factory:
@@ -77,16 +89,24 @@ class Node:
                 yield node
 
 
-@dataclass(eq=False, slots=True)
 class Plan:
-    """Everything that one handler needs, in the order in which it is made."""
+    """Everything that one handler needs.
 
-    handler: Factory
-    kind: Kind
-    parameters: Parameters
-    needs: dict[str, Node] = field(default_factory=dict)  # by parameter of the handler
-    keys: list[Factory] = field(default_factory=list)  # what was looked up among the overrides
-    lines: dict[int, Node] = field(default_factory=dict)  # by line of the generated code: what is made there
+    Attributes:
+        needs: By parameter of the handler, in its order.
+        keys: What was looked up among the overrides: a change there asks for another plan.
+        lines: By line of the generated code: what is made there.
+    """
+
+    __slots__ = ("handler", "keys", "kind", "lines", "needs", "parameters")
+
+    def __init__(self, handler: Factory, kind: Kind, parameters: Parameters) -> None:
+        self.handler = handler
+        self.kind = kind
+        self.parameters = parameters
+        self.needs: dict[str, Node] = {}
+        self.keys: list[Factory] = []
+        self.lines: dict[int, Node] = {}
 
     def order(self, given: Mapping[str, object] = types.MappingProxyType({})) -> list[Node]:
         """List the values to make, dependencies first, when the arguments in ``given`` are passed explicitly."""

@@ -67,7 +67,9 @@ class Kept:
 
     def _plan(self) -> Plan:
         """Draw a plan with this node at its root, for the tree in an error."""
-        return Plan(self._node.implementation, self._node.kind, (), {name_of(self._node.declared): self._node})
+        plan = Plan(self._node.implementation, self._node.kind, ())
+        plan.needs[name_of(self._node.declared)] = self._node
+        return plan
 
     def _task_lock(self) -> asyncio.Lock:
         import asyncio  # noqa: PLC0415 - 26 ms that sync users do not pay; here it is loaded already

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dis
-import inspect
 import types
 import typing
 from collections.abc import Callable
@@ -39,6 +37,9 @@ def _code_of(decorator: Callable[..., Any]) -> object:
     return decorator(lambda: None).__code__
 
 
+# By flag of a code object, as in `inspect`.
+_FLAGS = {0x200: Kind.ASYNC_GENERATOR, 0x80: Kind.COROUTINE, 0x20: Kind.GENERATOR}
+
 # All functions made by these decorators share one code object each: the surest way to know them.
 _CONTEXT_MANAGER = _code_of(contextlib.contextmanager)
 _ASYNC_CONTEXT_MANAGER = _code_of(contextlib.asynccontextmanager)
@@ -55,18 +56,25 @@ def target(dependency: Callable[..., object]) -> Callable[..., object]:
 def kind(dependency: Callable[..., object]) -> Kind:
     """Tell how ``dependency`` gives its value, by what it is and never by calling it."""
     function: Any = target(dependency)
-    if type(function) is not types.FunctionType:
-        while isinstance(function, partial):
-            function = function.func
-        if not inspect.isclass(function) and not inspect.isroutine(function):
-            function = type(function).__call__
-    if inspect.isasyncgenfunction(function):
-        return Kind.ASYNC_GENERATOR
-    if inspect.isgeneratorfunction(function):
-        return Kind.GENERATOR
-    if inspect.iscoroutinefunction(function):
-        return Kind.COROUTINE
-    return Kind.PLAIN
+    while isinstance(function, partial):
+        function = function.func
+    if isinstance(function, type):
+        return Kind.PLAIN
+    if not isinstance(function, types.FunctionType | types.MethodType):
+        function = getattr(type(function).__call__, "__func__", type(function).__call__)
+    if isinstance(function, types.MethodType):
+        function = function.__func__
+    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
+    return next((kind for flag, kind in _FLAGS.items() if flags & flag), Kind.PLAIN)
+
+
+def unwrapped(function: object) -> object:
+    """Follow ``__wrapped__`` to the function that was decorated."""
+    seen = {id(function)}
+    while (inner := getattr(function, "__wrapped__", None)) is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        function = inner
+    return function
 
 
 def is_interface(dependency: object) -> bool:
@@ -76,11 +84,11 @@ def is_interface(dependency: object) -> bool:
     annotation excludes ``None`` (``def f() -> X | None: return None`` has the same bytecode as an empty body, so
     that only the annotation can tell).
     """
-    if inspect.isclass(dependency):
-        return inspect.isabstract(dependency) or bool(getattr(dependency, "_is_protocol", False))
+    if isinstance(dependency, type):
+        return bool(getattr(dependency, "__abstractmethods__", None) or getattr(dependency, "_is_protocol", False))
     if getattr(dependency, "__isabstractmethod__", False):
         return True
-    function = dependency.__func__ if inspect.ismethod(dependency) else dependency
+    function = dependency.__func__ if isinstance(dependency, types.MethodType) else dependency
     return isinstance(function, types.FunctionType) and _has_empty_body(function) and not _may_return_none(function)
 
 
@@ -91,6 +99,8 @@ def _has_empty_body(function: types.FunctionType) -> bool:
     """Look for a body of ``...``, ``pass`` or a docstring alone: it does nothing but return ``None``."""
     if len(function.__code__.co_code) > 64:  # noqa: PLR2004 - far more than an empty body takes
         return False
+    import dis  # noqa: PLC0415 - it costs 5 ms at import
+
     for instruction in dis.get_instructions(function):
         if instruction.opname in {"LOAD_CONST", "RETURN_CONST"} and instruction.argval is None:
             continue

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
+import os
 import types
 from collections.abc import Iterable
-from pathlib import PurePath
 
 from torchsystem.depends.graph import Factory, Node, Problem
+from torchsystem.depends.kinds import unwrapped
 from torchsystem.depends.signature import Parameter
 from torchsystem.errors import (
     AsyncInSync,
@@ -29,10 +29,9 @@ def name_of(factory: object) -> str:
 
 def place_of(factory: object) -> str:
     """Tell in which file and line a callable is defined; empty if nobody knows."""
-    factory = inspect.unwrap(factory) if callable(factory) else factory
-    code = getattr(factory, "__code__", None)
+    code = getattr(unwrapped(factory), "__code__", None)
     if isinstance(code, types.CodeType):
-        return f"{PurePath(code.co_filename).name}:{code.co_firstlineno}"
+        return f"{code.co_filename.replace(os.sep, '/').rpartition('/')[2]}:{code.co_firstlineno}"
     return ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from torchsystem.depends import mistakes
@@ -24,18 +23,30 @@ class Binding(NamedTuple):
     scope: Scope | None
 
 
-@dataclass(slots=True)
 class Planner:
     """Draws up plans under one state of the overrides; plans of one planner share their nodes.
 
     Nothing is raised here: what cannot be made is a node with a problem, so that the rest of the tree can be shown.
+
+    Args:
+        overrides: What is bound.
+        keep: The nodes whose values outlive a call, of all planners of one provider.
+        make_kept: Makes the place where such a value is kept.
     """
 
-    overrides: Mapping[Factory, Binding]
-    keep: MutableMapping[tuple[object, ...], Node]  # the nodes whose values outlive a call, of all plans
-    make_kept: Callable[[Node], Keeper]
-    _interned: dict[tuple[object, ...], Node] = field(default_factory=dict)
-    _wide: set[object] = field(default_factory=set)  # asked for with provider scope somewhere in the graph
+    __slots__ = ("_interned", "_keep", "_make_kept", "_overrides", "_wide")
+
+    def __init__(
+        self,
+        overrides: Mapping[Factory, Binding],
+        keep: MutableMapping[tuple[object, ...], Node],
+        make_kept: Callable[[Node], Keeper],
+    ) -> None:
+        self._overrides = overrides
+        self._keep = keep
+        self._make_kept = make_kept
+        self._interned: dict[tuple[object, ...], Node] = {}
+        self._wide: set[object] = set()  # asked for with provider scope somewhere in the graph
 
     def plan(self, handler: Factory, parameters: Parameters) -> Plan:
         """Draw up the plan of one handler."""
@@ -47,7 +58,7 @@ class Planner:
 
     def binding(self, key: Factory) -> Binding | None:
         """Find what is bound in the place of ``key``."""
-        return self.overrides.get(key) if is_hashable(key) else None
+        return self._overrides.get(key) if is_hashable(key) else None
 
     def is_wide(self, key: Factory) -> bool:
         """Tell whether a use of ``key`` that names no scope is kept by the provider."""
@@ -63,27 +74,25 @@ class Planner:
             return node
         if node.scope == "call":
             return self._interned.setdefault(node.structure, node)
-        known = self.keep.get(node.structure)
+        known = self._keep.get(node.structure)
         if known is None:
-            known = self.keep[node.structure] = node
-            node.kept = self.make_kept(node)
+            known = self._keep[node.structure] = node
+            node.kept = self._make_kept(node)
         return known
 
 
-@dataclass(slots=True)
 class _Draft:
     """The work of drawing up one plan."""
 
-    planner: Planner
-    handler: Factory
-    parameters: Parameters
-    plan: Plan = field(init=False)
-    named: dict[str, Parameter] = field(init=False)
-    known: dict[tuple[object, ...], Node] = field(default_factory=dict)
+    __slots__ = ("handler", "known", "named", "parameters", "plan", "planner")
 
-    def __post_init__(self) -> None:
-        self.plan = Plan(self.handler, kind(self.handler), self.parameters)
-        self.named = {parameter.name: parameter for parameter in self.parameters if not parameter.is_variadic}
+    def __init__(self, planner: Planner, handler: Factory, parameters: Parameters) -> None:
+        self.planner = planner
+        self.handler = handler
+        self.parameters = parameters
+        self.plan = Plan(handler, kind(handler), parameters)
+        self.named = {parameter.name: parameter for parameter in parameters if not parameter.is_variadic}
+        self.known: dict[tuple[object, ...], Node] = {}
 
     def finish(self) -> Plan:
         for name in [parameter.name for parameter in self.parameters if parameter.dependency is not None]:
@@ -121,7 +130,7 @@ class _Draft:
         memo = (identity(declared), inside, scope, user)
         if mark.cache and memo in self.known:
             return self.known[memo]
-        node = Node(declared, implementation, scope=scope, cache=mark.cache)
+        node = Node(declared, implementation, scope, cache=mark.cache)
         if user == "provider" and scope == "call":
             node.problem = mistakes.too_short(node)
         else:
@@ -168,14 +177,14 @@ class _Draft:
             if parameter.dependency is None and parameter.default is not EMPTY:
                 skipped = True
                 continue
-            if skipped and parameter.kind is POSITIONAL_ONLY:
+            if skipped and parameter.kind == POSITIONAL_ONLY:
                 node.problem = mistakes.behind_default(node, parameter)
                 return
             source = self.source(node, parameter, inside, path)
             if isinstance(source, Problem):
                 node.problem = source
                 return
-            inputs.append(Input(parameter.name, skipped or parameter.kind is KEYWORD_ONLY, source))
+            inputs.append(Input(parameter.name, skipped or parameter.kind == KEYWORD_ONLY, source))
         node.inputs = tuple(inputs)
         node.fixed = all(isinstance(i.source, Node) and i.source.fixed for i in inputs)
         node.waits = node.kind.is_async or any(child.waits for child in node.nodes)

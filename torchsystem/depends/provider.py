@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import threading
 import types
@@ -233,7 +232,7 @@ def inject(provider: Provider) -> _Inject:
 
 
 def _linker_of(function: object) -> Linker | None:
-    closure = function.__closure__ if inspect.isfunction(function) else None
+    closure = function.__closure__ if isinstance(function, types.FunctionType) else None
     if closure is None or len(closure) != 1:
         return None
     binding = closure[0].cell_contents

@@ -185,11 +185,11 @@ def spread(parameters: Parameters, arguments: Mapping[str, object]) -> tuple[lis
     keywords: dict[str, object] = {}
     for parameter in parameters:
         value: Any = arguments[parameter.name]
-        if parameter.kind is VAR_POSITIONAL:
+        if parameter.kind == VAR_POSITIONAL:
             positional.extend(value)
-        elif parameter.kind is VAR_KEYWORD:
+        elif parameter.kind == VAR_KEYWORD:
             keywords.update(value)
-        elif parameter.kind is KEYWORD_ONLY:
+        elif parameter.kind == KEYWORD_ONLY:
             keywords[parameter.name] = value
         else:
             positional.append(value)
