@@ -25,7 +25,16 @@ SURFACE = {
         "sethash",
         "setname",
     },
-    "torchsystem.services": {"Consumer", "Depends", "Producer", "Publisher", "Service", "Subscriber", "event"},
+    "torchsystem.services": {
+        "Consumer",
+        "Depends",
+        "Producer",
+        "Publisher",
+        "Service",
+        "Subscriber",
+        "event",
+        "handler",
+    },
     "torchsystem.triggers": {"after", "at", "every", "once"},
 }
 

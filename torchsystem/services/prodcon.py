@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from typing_extensions import dataclass_transform
@@ -14,6 +17,7 @@ from torchsystem.services.bus import Bus
 from torchsystem.services.delivery import deliver, remember
 from torchsystem.services.handlers import Handler, in_order
 from torchsystem.services.listener import Listener
+from torchsystem.services.marks import Mark, marked
 from torchsystem.services.messages import event as make_event
 from torchsystem.services.names import Named, Vocabulary, kebab
 from torchsystem.services.options import Options
@@ -23,9 +27,10 @@ from torchsystem.services.signatures import check, place
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from torchsystem.depends import Provider
     from torchsystem.services.delivery import Route
     from torchsystem.services.names import NameGenerator
-    from torchsystem.services.options import Predicate
+    from torchsystem.services.options import Clock, Predicate
     from torchsystem.triggers import Trigger
 
 F = TypeVar("F", bound="Callable[..., object]")
@@ -56,6 +61,13 @@ class Consumer(Listener[type, Interest]):
         >>> producer.dispatch(Trained(3))
         trained epoch 3
     """
+
+    def __init__(
+        self, name: str | None = None, *, provider: Provider | None = None, clock: Clock = time.monotonic
+    ) -> None:
+        super().__init__(name, provider=provider, clock=clock)
+        for method, mark in marked(type(self)).items():
+            self._take_marked(method, mark)
 
     @overload
     def handler(self, function: F, /) -> F: ...
@@ -99,6 +111,15 @@ class Consumer(Listener[type, Interest]):
             return self._take(function, meant, (*meant.classes, *meant.shapes), options, told=False)
 
         return register if function is None else register(function)
+
+    def _take_marked(self, name: str, mark: Mark) -> None:
+        """Register a marked method of this object; from now on it is injected also when it is called by hand."""
+        method = getattr(self, name)
+        is_marked = getattr(method, "__func__", method) is mark.function
+        meant = _interest(method, mark.annotations if is_marked else {})
+        injected = self._take(method, meant, (*meant.classes, *meant.shapes), mark.options, told=False)
+        if injected is not method:
+            setattr(self, name, injected)
 
     def consume(self, event: object, /) -> None:
         """Hand an event to the handlers here that hear it; the first exception ends it."""
@@ -228,11 +249,13 @@ def _calls(handlers: Iterable[Handler[Interest]]) -> Route:
     return tuple(handler.call for handler in in_order(handlers))
 
 
-def _interest(function: Callable[..., object]) -> Interest:
-    """Find out which events a handler hears, from the annotation of its first parameter."""
-    where = place(function)
-    parameter = check(function).message
-    annotation = EMPTY if parameter is None else resolve_annotation(function, parameter)
+def _interest(function: Callable[..., object], known: Mapping[str, Any] = MappingProxyType({})) -> Interest:
+    """Find out which events a handler hears, from the annotation of its first parameter, if not known already."""
+    where, parameter = place(function), check(function).message
+    if parameter is None:
+        annotation = EMPTY
+    else:
+        annotation = known[parameter] if parameter in known else resolve_annotation(function, parameter)
     if annotation is EMPTY:
         message = f"{where} does not say which events it hears. Annotate its first parameter, as in `event: Trained`."
         raise UnroutableAnnotation(message)
