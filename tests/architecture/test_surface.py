@@ -17,6 +17,8 @@ SURFACE = {
     "torchsystem.domain": {"Aggregate", "Event", "Events"},
     "torchsystem.registry": {
         "Registry",
+        "canonical",
+        "fingerprint",
         "getarguments",
         "gethash",
         "getmetadata",
