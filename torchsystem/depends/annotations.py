@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType, MethodType, SimpleNamespace
 from typing import Any
 
+from torchsystem.depends.marks import EMPTY
 from torchsystem.errors import UnresolvedAnnotation
 
 
@@ -20,7 +21,7 @@ def resolve_annotation(function: Callable[..., object], parameter: str) -> Any:
     only where the function was defined: in the scopes around it that are still running, or in its closure.
 
     Returns:
-        The annotation with its ``Annotated`` metadata, ``inspect.Parameter.empty`` if there is none.
+        The annotation with its ``Annotated`` metadata, ``EMPTY`` if there is none.
 
     Raises:
         UnresolvedAnnotation: A name in the annotation cannot be found.
@@ -32,11 +33,7 @@ def resolve_annotation(function: Callable[..., object], parameter: str) -> Any:
     """
     owner = _owner(function)
     annotations = getattr(owner, "__annotations__", {})
-    if parameter not in annotations:
-        from inspect import Parameter  # noqa: PLC0415 - it costs 10 ms at import
-
-        return Parameter.empty
-    return evaluate(annotations[parameter], function, parameter)
+    return evaluate(annotations[parameter], function, parameter) if parameter in annotations else EMPTY
 
 
 def evaluate(annotation: object, function: Callable[..., object], parameter: str) -> Any:

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from torchsystem.depends.graph import Plan
-from torchsystem.depends.solve import named, raise_if_new
+from torchsystem.depends.graph import Node, Plan
+from torchsystem.depends.solve import CallScope, named, raise_if_new
 from torchsystem.depends.unwind import Opened, close, refuse_second_yield, run, run_async
 
 
 class Unusual(Protocol):
     """Takes over the calls that the generated code does not carry out."""
 
-    def first(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the handler for which no code was written when the call began."""
-
     def other(self, arguments: dict[str, object]) -> Any:
         """Call the handler where the call is not the usual one, with all arguments by name."""
 
+    def enter(self, arguments: dict[str, object]) -> tuple[CallScope, Any]:
+        """Open what a generator handler needs."""
+        ...
+
+    async def enter_async(self, arguments: dict[str, object]) -> tuple[CallScope, Any]:
+        """Do the same for an async generator handler."""
+        ...
+
 
 class BoundCall:
-    """The last part of a binding: knows the plan for which the code was written."""
+    """The last part of a binding: knows the plan for which the code was written, and which line makes which node."""
 
-    __slots__ = ("_plan", "first", "linker", "other")
+    __slots__ = ("_lines", "_nodes", "_plan", "enter", "enter_async", "linker", "other")
 
-    def __init__(self, plan: Plan, linker: Unusual) -> None:
+    def __init__(self, plan: Plan, nodes: list[Node], lines: dict[int, int], linker: Unusual) -> None:
         self._plan = plan
+        self._nodes = nodes
+        self._lines = lines
         self.linker = linker
-        self.first = linker.first  # a call may have begun before there was any code
         self.other = linker.other
+        self.enter, self.enter_async = linker.enter, linker.enter_async
 
     def failed(self, error: BaseException) -> None:
         """Raise the failure of a dependency by its own name, if it has one."""
@@ -57,5 +64,5 @@ class BoundCall:
     def _named(self, error: BaseException) -> BaseException:
         """Name the failure of the dependency that is made in the line of the generated code that ``error`` left."""
         traceback = error.__traceback__
-        node = None if traceback is None else self._plan.lines.get(traceback.tb_lineno)
-        return error if node is None else named(self._plan, node, error)
+        number = None if traceback is None else self._lines.get(traceback.tb_lineno)
+        return error if number is None else named(self._plan, self._nodes[number], error)

@@ -26,36 +26,29 @@ Functions of the same source share one code object.
 from __future__ import annotations
 
 import builtins
+import functools
 import itertools
 import types
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from torchsystem.depends.graph import Argument, Node, Plan
-from torchsystem.depends.kinds import Kind
-from torchsystem.depends.signature import (
-    EMPTY,
-    KEYWORD_ONLY,
-    MISSING,
-    POSITIONAL_ONLY,
-    VAR_KEYWORD,
-    VAR_POSITIONAL,
-    Parameters,
-)
+from torchsystem.depends.marks import EMPTY, MISSING
+from torchsystem.depends.signature import KEYWORD_ONLY, Parameters
+from torchsystem.depends.writer import Writer, cleans_up, is_awaited, is_leaf, prefix_of, word_for
 
-_CODES_KEPT = 1024
-_OURS = ("bound", "call", "error", "handler", "lacks", "missing", "outer", "result")
+_SHAPES_KEPT = 1024
 
-_codes: dict[str, types.CodeType] = {}
+_shapes: dict[tuple[object, ...], Generated] = {}
 _numbers = itertools.count(1)
 
 
 class Generated(NamedTuple):
-    """The code for one plan."""
+    """The code for all plans of one shape."""
 
     source: str
     code: types.CodeType
-    lines: dict[int, Node]  # by line: the node that is made there
+    lines: dict[int, int]  # by line: the number of the node that is made there
 
 
 def generate(plan: Plan, nodes: list[Node]) -> Generated:
@@ -65,14 +58,38 @@ def generate(plan: Plan, nodes: list[Node]) -> Generated:
         plan: What the handler needs.
         nodes: ``plan.order()``.
     """
-    writer = _Writer(plan, nodes)
-    source = writer.write()
-    code = _codes.get(source)
-    if code is None:
-        if len(_codes) >= _CODES_KEPT:
-            _forget_codes()
-        code = _codes[source] = _compile(source, plan.handler)
-    return Generated(source, code, writer.lines)
+    shape = _shape(plan, nodes)
+    known = _shapes.get(shape)
+    if known is None:
+        if len(_shapes) >= _SHAPES_KEPT:
+            _forget_shapes()
+        writer = Writer(plan, nodes)
+        source = writer.write()
+        known = _shapes[shape] = Generated(source, _compile(source, plan.handler), writer.lines)
+    return known
+
+
+def _shape(plan: Plan, nodes: list[Node]) -> tuple[object, ...]:
+    """Return all on which the code depends: names, kinds, and what goes where."""
+    numbers = {node: number for number, node in enumerate(nodes)}
+
+    def origin(source: Node | Argument) -> object:
+        if isinstance(source, Node):
+            return numbers[source]
+        return source.name if source.node is None else numbers[source.node]
+
+    return (
+        getattr(plan.handler, "__qualname__", ""),
+        plan.kind,
+        *((p.name, p.kind, p.dependency is None, p.default is EMPTY) for p in plan.parameters),
+        *(numbers.get(node, name) for name, node in plan.needs.items()),
+        *(
+            (word_for(node), is_awaited(node), cleans_up(node) and node.kind)
+            if is_leaf(node) or not node.inputs
+            else (word_for(node), node.kind, *((i.by_keyword and i.name, origin(i.source)) for i in node.inputs))
+            for node in nodes
+        ),
+    )
 
 
 def _compile(source: str, handler: object) -> types.CodeType:
@@ -86,17 +103,21 @@ def _compile(source: str, handler: object) -> types.CodeType:
     return next(c for c in outer.co_consts if isinstance(c, types.CodeType))
 
 
-def _forget_codes() -> None:
+def _forget_shapes() -> None:
     import linecache  # noqa: PLC0415
 
-    for code in _codes.values():
-        linecache.cache.pop(code.co_filename, None)
-    _codes.clear()
+    for generated in _shapes.values():
+        linecache.cache.pop(generated.code.co_filename, None)
+    _shapes.clear()
 
 
-def namespace(plan: Plan) -> dict[str, object]:
-    """Return the globals of the code for ``plan``."""
-    p = _prefix(plan.parameters)
+def namespace(parameters: Parameters) -> dict[str, object]:
+    """Return the globals of the code for a handler with ``parameters``."""
+    return _namespace(prefix_of(parameters))
+
+
+@functools.cache
+def _namespace(p: str) -> dict[str, object]:
     return {f"{p}missing": MISSING, f"{p}lacks": _lacks, "__builtins__": builtins.__dict__, "__name__": __name__}
 
 
@@ -106,11 +127,11 @@ def _lacks(handler: str, name: str) -> NoReturn:
     raise TypeError(message)
 
 
-def defaults(plan: Plan, mark: object) -> tuple[tuple[object, ...], dict[str, object]]:
+def defaults(parameters: Parameters, mark: object) -> tuple[tuple[object, ...], dict[str, object]]:
     """Return the defaults of the generated function: the handler's, and ``mark`` for what need not be given."""
     positional: list[object] = []
     keywords: dict[str, object] = {}
-    for parameter in plan.parameters:
+    for parameter in parameters:
         default = mark if parameter.dependency is not None else parameter.default
         if parameter.kind == KEYWORD_ONLY:
             if default is not EMPTY:
@@ -118,206 +139,6 @@ def defaults(plan: Plan, mark: object) -> tuple[tuple[object, ...], dict[str, ob
         elif not parameter.is_variadic and (positional or default is not EMPTY):
             positional.append(MISSING if default is EMPTY else default)
     return tuple(positional), keywords
-
-
-def required_behind_default(parameters: Parameters) -> list[str]:
-    """Name the parameters that must be given though one before them need not be (``Annotated`` allows that)."""
-    names: list[str] = []
-    seen_default = False
-    for parameter in parameters:
-        if parameter.kind == KEYWORD_ONLY or parameter.is_variadic:
-            continue
-        if parameter.dependency is not None or parameter.default is not EMPTY:
-            seen_default = True
-        elif seen_default:
-            names.append(parameter.name)
-    return names
-
-
-def _prefix(parameters: Parameters) -> str:
-    """Find a beginning for our own names that no parameter of the handler has."""
-    prefix = "_"
-    while any(parameter.name.startswith(prefix) for parameter in parameters):
-        prefix += "_"
-    return prefix
-
-
-class _Writer:
-    """The work of writing the code of one plan."""
-
-    def __init__(self, plan: Plan, nodes: list[Node]) -> None:
-        self.plan = plan
-        self.nodes = nodes
-        self.p = _prefix(plan.parameters)
-        self.lines: dict[int, Node] = {}
-        self._text: list[str] = []
-        self._names: dict[Node, str] = {}
-        taken = set(_OURS)
-        for node in self.nodes:
-            word = getattr(node.declared, "__name__", "")
-            word = word if word.isidentifier() else "value"
-            name, number = word, 1
-            while not taken.isdisjoint({name, f"make_{name}", f"opened_{name}"}):
-                name, number = f"{word}_{number + 1}", number + 1
-            taken |= {name, f"make_{name}", f"opened_{name}"}
-            self._names[node] = name
-
-    def write(self) -> str:
-        name = getattr(self.plan.handler, "__name__", "")
-        name = f"injected_{name}" if name.isidentifier() else "injected"
-        self._add(0, f"def {self.p}outer({self.p}bound):")
-        self._add(1, f"{'async ' if self.plan.kind.is_async else ''}def {name}({self._parameters()}):")
-        if self.plan.kind.cleans_up:
-            self._generator_body()
-        else:
-            self._guards()
-            self._body()
-        return "\n".join(self._text) + "\n"
-
-    def _add(self, indent: int, line: str) -> None:
-        self._text.append("    " * indent + line)
-
-    def _parameters(self) -> str:
-        written: list[str] = []
-        seen_default = False
-        kinds = [parameter.kind for parameter in self.plan.parameters]
-        for index, parameter in enumerate(self.plan.parameters):
-            name, kind = parameter.name, parameter.kind
-            if kind == KEYWORD_ONLY and VAR_POSITIONAL not in kinds and kinds.index(KEYWORD_ONLY) == index:
-                written.append("*")
-            optional = parameter.dependency is not None or parameter.default is not EMPTY
-            if kind == VAR_POSITIONAL:
-                written.append(f"*{name}")
-            elif kind == VAR_KEYWORD:
-                written.append(f"**{name}")
-            elif kind == KEYWORD_ONLY:
-                written.append(f"{name}={self.p}bound" if optional else name)
-            else:
-                seen_default = seen_default or optional
-                written.append(f"{name}={self.p}bound" if seen_default else name)
-            if kind == POSITIONAL_ONLY and (index + 1 == len(kinds) or kinds[index + 1] != POSITIONAL_ONLY):
-                written.append("/")
-        return ", ".join(written)
-
-    def _arguments(self) -> str:
-        return "{" + ", ".join(f"{q.name!r}: {q.name}" for q in self.plan.parameters) + "}"
-
-    def _guards(self) -> None:
-        """Leave for the linker whenever the call is not the usual one."""
-        p, wait = self.p, "await " if self.plan.kind.is_async else ""
-        for name in required_behind_default(self.plan.parameters):
-            self._add(2, f"if {name} is {p}missing:")
-            self._add(3, f"{p}lacks({getattr(self.plan.handler, '__qualname__', 'handler')!r}, {name!r})")
-        given = " or ".join(f"{name} is not {p}bound" for name in self.plan.needs)
-        self._add(2, f"if {given}:")
-        self._add(3, f"return {wait}{p}bound[-1].other({self._arguments()})")
-
-    def _body(self) -> None:
-        p = self.p
-        names = [f"{p}make_{self._names[node]}" for node in self.nodes]
-        # From the parameter and not from the cell, which may hold another binding by now.
-        binding = next(iter(self.plan.needs))
-        self._add(2, f"{', '.join([f'{p}handler', *names, f'{p}call'])} = {binding}")
-        opened = [self._names[node] for node in self.nodes if _cleans_up(node)]
-        if opened:
-            self._body_with_clean_up(opened[::-1])
-            return
-        self._add(2, "try:")
-        for node in self.nodes:
-            self._make(node)
-        self._add(2, f"except NotImplementedError as {p}error:")
-        self._add(3, f"{p}call.failed({p}error)")
-        self._add(3, "raise")
-        self._add(2, f"return {self._handler_call()}")
-
-    def _body_with_clean_up(self, closing: list[str]) -> None:
-        p, is_async = self.p, self.plan.kind.is_async
-        wait, suffix = ("await ", "_async") if is_async else ("", "")
-        opened = [f"{p}opened_{name}" for name in closing]
-        self._add(2, f"{' = '.join(opened[::-1])} = None")
-        self._add(2, "try:")
-        for node in self.nodes:
-            self._make(node)
-        self._add(3, f"{p}result = {self._handler_call()}")
-        self._add(2, f"except BaseException as {p}error:")
-        self._add(3, f"{wait}{p}call.ended{suffix}({p}error, ({', '.join(opened)},))")
-        self._add(3, "raise")
-        if len(opened) == 1 and not is_async:
-            self._add(2, f"if next({opened[0]}, {p}missing) is not {p}missing:")
-            self._add(3, f"{p}call.twice({opened[0]})")
-        else:
-            self._add(2, f"{wait}{p}call.close{suffix}(({', '.join(opened)},))")
-        self._add(2, f"return {p}result")
-
-    def _make(self, node: Node) -> None:
-        """Write the line that makes one value."""
-        p, name = self.p, self._names[node]
-        made = f"{p}make_{name}({self._inputs(node)})"
-        self.lines[len(self._text) + 1] = node
-        if _cleans_up(node):
-            step = f"await {p}opened_{name}.__anext__()" if node.kind.is_async else f"next({p}opened_{name})"
-            self._add(3, f"{p}opened_{name} = {made}; {p}{name} = {step}")
-        elif _is_awaited(node):
-            self._add(3, f"{p}{name} = await {made}")
-        else:
-            self._add(3, f"{p}{name} = {made}")
-
-    def _inputs(self, node: Node) -> str:
-        if _is_leaf(node):
-            return ""
-        return ", ".join(
-            f"{i.name}={self._value(i.source)}" if i.by_keyword else self._value(i.source) for i in node.inputs
-        )
-
-    def _value(self, source: Node | Argument) -> str:
-        if isinstance(source, Argument):
-            if source.node is None:
-                return source.name
-            source = source.node
-        return f"{self.p}{self._names[source]}"
-
-    def _handler_call(self) -> str:
-        forms: dict[int, str] = {VAR_POSITIONAL: "*{0}", VAR_KEYWORD: "**{0}", KEYWORD_ONLY: "{1}={0}"}
-        needs = self.plan.needs
-        values = [(self._value(needs[q.name]) if q.name in needs else q.name, q) for q in self.plan.parameters]
-        passed = ", ".join(forms.get(q.kind, "{0}").format(value, q.name) for value, q in values)
-        return f"{'await ' if self.plan.kind.is_async else ''}{self.p}handler({passed})"
-
-    def _generator_body(self) -> None:
-        """Write a handler that is itself a generator: opened at its first ``next``, closed when it ends."""
-        p, is_async = self.p, self.plan.kind.is_async
-        wait, suffix = ("await ", "_async") if is_async else ("", "")
-        for name in required_behind_default(self.plan.parameters):
-            self._add(2, f"if {name} is {p}missing:")
-            self._add(3, f"{p}lacks({getattr(self.plan.handler, '__qualname__', 'handler')!r}, {name!r})")
-        self._add(2, f"{p}scope, {p}inner = {wait}{p}bound[-1].enter{suffix}({self._arguments()})")
-        self._add(2, "try:")
-        for line in _DELEGATE_ASYNC if is_async else _DELEGATE:
-            self._add(3, line.replace("_", p))
-        self._add(2, f"except BaseException as {p}error:")
-        self._add(3, f"{wait}{p}scope.exit{suffix}({p}error)")
-        self._add(3, "raise")
-        self._add(2, f"{wait}{p}scope.exit{suffix}(None)")
-        if not is_async:
-            self._add(2, f"return {p}result")
-
-
-_DELEGATE = ("_result = yield from _inner",)
-# `yield from` for async generators, which the language does not have (PEP 380 shows what it does).
-_DELEGATE_ASYNC = (
-    "_step, _value = _inner.asend, None",
-    "while True:",
-    "    try:",
-    "        _value = await _step(_value)",
-    "    except StopAsyncIteration:",
-    "        break",
-    "    try:",
-    "        _value = yield _value",
-    "    except BaseException as _thrown:",
-    "        _step, _value = _inner.athrow, _thrown",
-    "    else:",
-    "        _step = _inner.asend",
-)
 
 
 def makers(nodes: list[Node], refuse: Callable[[Node], Callable[[], object]]) -> list[Callable[..., object]]:
@@ -331,17 +152,3 @@ def _maker(node: Node, refuse: Callable[[Node], Callable[[], object]]) -> Callab
     if node.kept is not None:
         return node.kept.get_async if node.waits else node.kept.get
     return node.target
-
-
-def _is_leaf(node: Node) -> bool:
-    return node.problem is not None or node.kept is not None
-
-
-def _cleans_up(node: Node) -> bool:
-    return node.kind.cleans_up and not _is_leaf(node)
-
-
-def _is_awaited(node: Node) -> bool:
-    if node.problem is not None:
-        return False
-    return node.waits if node.kept is not None else node.kind is Kind.COROUTINE

@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol, TypeAlias
 
-from torchsystem.depends.kinds import Kind, target
+from torchsystem.depends.kinds import Kind
 from torchsystem.depends.marker import Scope
 from torchsystem.depends.signature import Parameters
 from torchsystem.errors import DependencyError
@@ -52,6 +52,7 @@ class Node:
     Attributes:
         declared: What stands in ``Depends``.
         implementation: What is called for it: an override, or the same.
+        target: What is really called: the generator function below a ``@contextmanager``, else the same.
         fixed: Whether it is made from nothing that a caller passes.
         waits: Whether it, or something it is made from, must be awaited.
         structure: What makes two nodes one: the same callables, made from the same.
@@ -59,12 +60,13 @@ class Node:
 
     __slots__ = (
         "__weakref__", "cache", "declared", "fixed", "implementation", "inputs",
-        "kept", "kind", "problem", "scope", "structure", "waits",
+        "kept", "kind", "problem", "scope", "structure", "target", "waits",
     )  # fmt: skip
 
     def __init__(self, declared: Factory, implementation: Factory, scope: Scope, *, cache: bool) -> None:
         self.declared = declared
         self.implementation = implementation
+        self.target = implementation
         self.scope: Scope = scope
         self.cache = cache
         self.kind = Kind.PLAIN
@@ -74,11 +76,6 @@ class Node:
         self.fixed = True
         self.waits = False
         self.structure: tuple[object, ...] = ()
-
-    @property
-    def target(self) -> Factory:
-        """Return what is really called."""
-        return target(self.implementation)
 
     @property
     def nodes(self) -> Iterator[Node]:
@@ -95,10 +92,9 @@ class Plan:
     Attributes:
         needs: By parameter of the handler, in its order.
         keys: What was looked up among the overrides: a change there asks for another plan.
-        lines: By line of the generated code: what is made there.
     """
 
-    __slots__ = ("handler", "keys", "kind", "lines", "needs", "parameters")
+    __slots__ = ("handler", "keys", "kind", "needs", "parameters")
 
     def __init__(self, handler: Factory, kind: Kind, parameters: Parameters) -> None:
         self.handler = handler
@@ -106,7 +102,12 @@ class Plan:
         self.parameters = parameters
         self.needs: dict[str, Node] = {}
         self.keys: list[Factory] = []
-        self.lines: dict[int, Node] = {}
+
+    def for_handler(self, handler: Factory, parameters: Parameters) -> Plan:
+        """Return the same plan for another handler that needs the same."""
+        plan = Plan(handler, self.kind, parameters)
+        plan.needs, plan.keys = self.needs, self.keys
+        return plan
 
     def order(self, given: Mapping[str, object] = types.MappingProxyType({})) -> list[Node]:
         """List the values to make, dependencies first, when the arguments in ``given`` are passed explicitly."""

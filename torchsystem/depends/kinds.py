@@ -22,15 +22,9 @@ class Kind(Enum):
     COROUTINE = "async"
     ASYNC_GENERATOR = "async generator"
 
-    @property
-    def is_async(self) -> bool:
-        """Tell whether the value must be awaited."""
-        return self in {Kind.COROUTINE, Kind.ASYNC_GENERATOR}
-
-    @property
-    def cleans_up(self) -> bool:
-        """Tell whether something runs after the value was used."""
-        return self in {Kind.GENERATOR, Kind.ASYNC_GENERATOR}
+    def __init__(self, text: str) -> None:
+        self.is_async = text.startswith("async")  # the value must be awaited
+        self.cleans_up = text.endswith("generator")  # something runs after the value was used
 
 
 def _code_of(decorator: Callable[..., Any]) -> object:
@@ -47,10 +41,11 @@ _ASYNC_CONTEXT_MANAGER = _code_of(contextlib.asynccontextmanager)
 
 def target(dependency: Callable[..., object]) -> Callable[..., object]:
     """Return what is really called: the generator function below a ``@contextmanager``, else ``dependency``."""
-    managed: Any = dependency
-    if getattr(dependency, "__code__", None) in {_CONTEXT_MANAGER, _ASYNC_CONTEXT_MANAGER}:
-        managed = managed.__wrapped__
-    return managed  # type: ignore[no-any-return]
+    code = getattr(dependency, "__code__", None)
+    if code is _CONTEXT_MANAGER or code is _ASYNC_CONTEXT_MANAGER:
+        managed: Any = dependency
+        return managed.__wrapped__  # type: ignore[no-any-return]
+    return dependency
 
 
 def kind(dependency: Callable[..., object]) -> Kind:
@@ -92,23 +87,29 @@ def is_interface(dependency: object) -> bool:
     return isinstance(function, types.FunctionType) and _has_empty_body(function) and not _may_return_none(function)
 
 
-_BOOKKEEPING = frozenset({"RESUME", "NOP", "RETURN_GENERATOR", "POP_TOP", "CACHE", "COPY_FREE_VARS"})
+def _bare() -> None: ...
+def _documented() -> None:
+    """Say what is needed."""
+
+
+async def _async_bare() -> None: ...
+async def _async_documented() -> None:
+    """Say what is needed."""
+
+
+# The bytecode of a body that is empty; a docstring comes first among the constants, and ``None``, which is returned,
+# then second. ``return 5`` has the same bytecode, with another constant there.
+_EMPTY_BODIES = {
+    function.__code__.co_code: function.__code__.co_consts.index(None)
+    for function in (_bare, _documented, _async_bare, _async_documented)
+}
 
 
 def _has_empty_body(function: types.FunctionType) -> bool:
     """Look for a body of ``...``, ``pass`` or a docstring alone: it does nothing but return ``None``."""
-    if len(function.__code__.co_code) > 64:  # noqa: PLR2004 - far more than an empty body takes
-        return False
-    import dis  # noqa: PLC0415 - it costs 5 ms at import
-
-    for instruction in dis.get_instructions(function):
-        if instruction.opname in {"LOAD_CONST", "RETURN_CONST"} and instruction.argval is None:
-            continue
-        if instruction.opname == "RETURN_VALUE":
-            return True
-        if instruction.opname not in _BOOKKEEPING:
-            return False
-    return True
+    code = function.__code__
+    index = _EMPTY_BODIES.get(code.co_code)
+    return index is not None and code.co_consts[index] is None
 
 
 def _may_return_none(function: types.FunctionType) -> bool:

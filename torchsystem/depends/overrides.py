@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
@@ -11,7 +11,7 @@ from torchsystem.depends.graph import Factory
 from torchsystem.depends.kinds import kind
 from torchsystem.depends.marker import Dependency, Scope, check_scope
 from torchsystem.depends.mistakes import name_of
-from torchsystem.depends.plan import Binding
+from torchsystem.depends.plan import Binding, is_hashable
 from torchsystem.errors import AsyncInSync, InvalidDependency
 
 
@@ -46,10 +46,16 @@ class Overrides(dict[Factory, Factory]):
         self._changed = changed
         self._stacks: dict[Factory, list[_Entry]] = {}
 
-    def bindings(self) -> Mapping[Factory, Binding]:
-        """Return what is in force now, with the scopes."""
+    def binding_of(self, key: Factory) -> Binding | None:
+        """Return what is in force for ``key``, with its scope."""
+        stack = self._stacks.get(key) if is_hashable(key) else None
+        return stack[-1].binding if stack else None
+
+    def snapshot(self) -> Callable[[Factory], Binding | None]:
+        """Return the same for what is in force now, whatever is written later."""
         with self.lock:
-            return {key: stack[-1].binding for key, stack in self._stacks.items()}
+            bindings = {key: stack[-1].binding for key, stack in self._stacks.items()}
+        return lambda key: bindings.get(key) if is_hashable(key) else None
 
     def write(self, key: Factory, implementation: Factory, scope: Scope | None = None) -> Written:
         """Bind ``implementation`` in the place of what was written for ``key`` before."""
@@ -65,18 +71,27 @@ class Overrides(dict[Factory, Factory]):
             self._settle(key)
         return Written(self, key, entry, replaced, index)
 
-    def withdraw(self, key: Factory, entry: _Entry, replaced: _Entry | None, index: int) -> None:
-        """Take back that ``entry`` was written: what it had replaced counts again."""
+    def withdraw(self, key: Factory, entry: _Entry, replaced: _Entry | None, index: int) -> bool:
+        """Take back that ``entry`` was simply written: what it had replaced counts again.
+
+        Returns:
+            Whether ``entry`` is still the newest; then it stays, as the entry of a block.
+        """
         with self.lock:
             entry.withdrawn, entry.instead = True, replaced
             stack = self._stacks.get(key, [])
-            if entry in stack:
+            if entry not in stack:
+                return False
+            while replaced is not None and replaced.withdrawn:
+                replaced = replaced.instead
+            is_newest = stack[-1] is entry
+            if is_newest:
+                entry.plain = False
+            else:
                 stack.remove(entry)
-                while replaced is not None and replaced.withdrawn:
-                    replaced = replaced.instead
-                if replaced is not None:
-                    stack.insert(index, replaced)
-                self._settle(key)
+            if replaced is not None:
+                stack.insert(index, replaced)
+            return is_newest
 
     def push(self, key: Factory, binding: Binding) -> _Entry:
         """Put ``binding`` on top for a block."""
@@ -174,9 +189,10 @@ class Written:
 
     def __enter__(self) -> None:
         with self._overrides.lock:
-            if not self._entry.withdrawn:
-                self._overrides.withdraw(self._key, self._entry, self._replaced, self._index)
-            self._entered.append(self._overrides.push(self._key, self._entry.binding))
+            entry = self._entry
+            if entry.withdrawn or not self._overrides.withdraw(self._key, entry, self._replaced, self._index):
+                entry = self._overrides.push(self._key, entry.binding)
+            self._entered.append(entry)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

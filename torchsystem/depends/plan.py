@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import NamedTuple
 
 from torchsystem.depends import mistakes
+from torchsystem.depends.facts import facts_of
 from torchsystem.depends.graph import Argument, Factory, Input, Keeper, Node, Plan, Problem
-from torchsystem.depends.kinds import is_interface, kind
+from torchsystem.depends.kinds import kind
 from torchsystem.depends.marker import Dependency, Scope
-from torchsystem.depends.signature import EMPTY, KEYWORD_ONLY, POSITIONAL_ONLY, Parameter, Parameters, parameters_of
+from torchsystem.depends.marks import EMPTY
+from torchsystem.depends.signature import KEYWORD_ONLY, POSITIONAL_ONLY, Parameter, Parameters
 from torchsystem.errors import DependencyError
 
 Path = tuple["Factory | str", ...]
@@ -29,20 +31,20 @@ class Planner:
     Nothing is raised here: what cannot be made is a node with a problem, so that the rest of the tree can be shown.
 
     Args:
-        overrides: What is bound.
+        binding_of: Tells what is bound in the place of a dependency.
         keep: The nodes whose values outlive a call, of all planners of one provider.
         make_kept: Makes the place where such a value is kept.
     """
 
-    __slots__ = ("_interned", "_keep", "_make_kept", "_overrides", "_wide")
+    __slots__ = ("_interned", "_keep", "_make_kept", "_wide", "binding_of")
 
     def __init__(
         self,
-        overrides: Mapping[Factory, Binding],
+        binding_of: Callable[[Factory], Binding | None],
         keep: MutableMapping[tuple[object, ...], Node],
         make_kept: Callable[[Node], Keeper],
     ) -> None:
-        self._overrides = overrides
+        self.binding_of = binding_of
         self._keep = keep
         self._make_kept = make_kept
         self._interned: dict[tuple[object, ...], Node] = {}
@@ -55,10 +57,6 @@ class Planner:
             plan = _Draft(self, handler, parameters).finish()
             if len(self._wide) == known:  # else some use is to be widened: draw it up again
                 return plan
-
-    def binding(self, key: Factory) -> Binding | None:
-        """Find what is bound in the place of ``key``."""
-        return self._overrides.get(key) if is_hashable(key) else None
 
     def is_wide(self, key: Factory) -> bool:
         """Tell whether a use of ``key`` that names no scope is kept by the provider."""
@@ -120,7 +118,7 @@ class _Draft:
         """
         declared = mark.dependency
         self.plan.keys.append(declared)
-        binding = None if identity(declared) in inside else self.planner.binding(declared)
+        binding = None if identity(declared) in inside else self.planner.binding_of(declared)
         asked: Scope | None = mark.scope
         implementation = declared
         if binding is not None:
@@ -154,19 +152,18 @@ class _Draft:
         if any(_is_same(step, node.implementation) for step in path):
             node.problem = mistakes.cycle(path, node.implementation)
             return
-        if is_interface(node.implementation):
-            node.problem = mistakes.unbound(node)
-            return
-        node.kind = kind(node.implementation)
-        if node.kind.is_async and not self.plan.kind.is_async:
-            node.problem = mistakes.async_in_sync(node, self.handler)
-            return
         try:
-            parameters = parameters_of(node.implementation) or ()
+            facts = facts_of(node.implementation)
         except DependencyError as error:
             node.problem = Problem(type(error), str(error))
             return
-        self.fill_inputs(node, parameters, inside, (*path, node.implementation))
+        node.target, node.kind = facts.target, facts.kind
+        if facts.is_interface:
+            node.problem = mistakes.unbound(node)
+        elif node.kind.is_async and not self.plan.kind.is_async:
+            node.problem = mistakes.async_in_sync(node, self.handler)
+        else:
+            self.fill_inputs(node, facts.parameters, inside, (*path, node.implementation))
 
     def fill_inputs(self, node: Node, parameters: Parameters, inside: frozenset[object], path: Path) -> None:
         inputs: list[Input] = []

@@ -12,12 +12,13 @@ from weakref import WeakSet
 
 from torchsystem.depends import draw
 from torchsystem.depends.bound import BoundCall
-from torchsystem.depends.graph import Factory, Plan
+from torchsystem.depends.graph import Factory
 from torchsystem.depends.kept import Keep
 from torchsystem.depends.linker import Linker
 from torchsystem.depends.marker import Scope
 from torchsystem.depends.overrides import Overrides, Written
 from torchsystem.depends.plan import Planner
+from torchsystem.depends.recipes import Recipes
 from torchsystem.depends.session import Session
 from torchsystem.depends.signature import Parameters, parameters_of
 from torchsystem.errors import InvalidDependency, TorchSystemError, UnboundInterface
@@ -55,6 +56,7 @@ class Provider:
         self._keep = Keep()
         self._blocks = 0
         self.dependency_overrides = Overrides(self._lock, self._changed)
+        self._recipes = Recipes(self._planner, self.dependency_overrides.binding_of)
 
     def override(self, dependency: Factory, implementation: Factory, scope: Scope | None = None) -> Written:
         """Bind ``implementation`` in the place of ``dependency``, from now on or for a ``with`` block.
@@ -142,7 +144,7 @@ class Provider:
         plan = self._planner().plan(original, parameters or ())
         text = draw.tree(plan, next(plan.problems(), None))
         text += "".join(f"\n✗ {node.problem.message}" for node in plan.problems() if node.problem is not None)
-        if linker is not None and linker.generated is not None:
+        if linker is not None:
             text += f"\n\n{linker.generated.source}"
         return text
 
@@ -165,11 +167,7 @@ class Provider:
         return Session(self._planner())
 
     def _planner(self) -> Planner:
-        return Planner(self.dependency_overrides.bindings(), self._keep.nodes, self._keep.make)
-
-    def _plan(self, handler: Factory, parameters: Parameters) -> Plan:
-        with self._lock:
-            return self._planner().plan(handler, parameters)
+        return Planner(self.dependency_overrides.snapshot(), self._keep.nodes, self._keep.make)
 
     def _changed(self, dependency: Factory) -> None:
         """Have everything that uses ``dependency`` bound anew (the lock is held)."""
@@ -180,12 +178,12 @@ class Provider:
     def link(self, handler: Factory, parameters: Parameters) -> Callable[..., Any]:
         """Make the injected function of ``handler``: see :func:`inject`."""
         with self._lock:
-            plan = self._plan(handler, parameters)
-            for node in plan.problems():
+            recipe = self._recipes.find(handler, parameters)
+            for node in recipe.plan.problems():
                 # Whoever is not bound yet may be by the time of the call; all else is a mistake now.
                 if node.problem is not None and node.problem.error is not UnboundInterface:
-                    raise draw.error(plan, node)
-            linker = Linker(plan, lambda: self._plan(handler, parameters), self._lock)
+                    raise draw.error(recipe.plan, node)
+            linker = Linker(handler, parameters, recipe, self._recipes.find, self._lock)
             self._linkers.add(linker)
         return linker.function
 

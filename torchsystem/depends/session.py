@@ -7,9 +7,10 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from torchsystem.depends.kinds import kind
+from torchsystem.depends.marks import EMPTY
 from torchsystem.depends.mistakes import name_of
 from torchsystem.depends.plan import Planner
-from torchsystem.depends.signature import EMPTY, VAR_KEYWORD, VAR_POSITIONAL, Parameters, parameters_of
+from torchsystem.depends.signature import VAR_KEYWORD, VAR_POSITIONAL, Parameters, parameters_of
 from torchsystem.depends.solve import CallScope, spread
 from torchsystem.errors import AsyncInSync
 

@@ -6,32 +6,16 @@ import types
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 from torchsystem.depends.annotations import evaluate, evaluate_but_for_unknown
 from torchsystem.depends.kinds import target, unwrapped
 from torchsystem.depends.marker import Dependency, Depends
+from torchsystem.depends.marks import EMPTY
 from torchsystem.errors import InvalidDependency, UnresolvedAnnotation
 
 # The kinds of parameters, numbered as in `inspect`, which costs 10 ms at import.
 POSITIONAL_ONLY, POSITIONAL, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
 _HAS_VAR_POSITIONAL, _HAS_VAR_KEYWORD = 0x04, 0x08  # flags of a code object
-
-
-class _Mark:
-    """A value that nobody passes by chance, unlike ``None``."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __repr__(self) -> str:
-        return f"<{self._name}>"
-
-
-EMPTY = _Mark("no default")
-MISSING = _Mark("missing")  # stands for what a caller need not give
 
 
 class Parameter(NamedTuple):
@@ -50,8 +34,6 @@ class Parameter(NamedTuple):
 
 Parameters = tuple[Parameter, ...]
 
-_known: WeakKeyDictionary[types.FunctionType, Parameters] = WeakKeyDictionary()
-
 
 def parameters_of(function: Callable[..., object]) -> Parameters | None:
     """Read the parameters of ``function``; None where it has no signature (``dict``, ``partial(int, "7")``).
@@ -61,12 +43,7 @@ def parameters_of(function: Callable[..., object]) -> Parameters | None:
         UnresolvedAnnotation: The annotation seems to hold the mark, and cannot be evaluated.
     """
     function = target(function)
-    if type(function) is not types.FunctionType:
-        return _read(function)
-    known = _known.get(function)
-    if known is None:
-        known = _known[function] = _read_function(function)
-    return known
+    return _read_function(function) if type(function) is types.FunctionType else _read(function)
 
 
 def _read(function: Callable[..., object]) -> Parameters | None:

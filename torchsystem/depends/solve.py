@@ -147,12 +147,7 @@ def named(plan: Plan, node: Node, error: BaseException) -> BaseException:
         )
     if problem is None:
         return error
-    marked = node.problem
-    node.problem = problem  # for the drawing alone
-    try:
-        result = draw.error(plan, node)
-    finally:
-        node.problem = marked
+    result = draw.error(plan, node, problem)
     result.__cause__ = None if isinstance(result, NeverYielded) else error
     result.__suppress_context__ = True
     return result

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from typing_extensions import dataclass_transform
 
 from torchsystem.depends.annotations import resolve_annotation
-from torchsystem.depends.signature import EMPTY
+from torchsystem.depends.marks import EMPTY
 from torchsystem.errors import InvalidEvent, UnroutableAnnotation
 from torchsystem.services.bus import Bus
 from torchsystem.services.delivery import deliver, remember

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from torchsystem.depends.annotations import resolve_annotation
-from torchsystem.depends.signature import EMPTY
+from torchsystem.depends.marks import EMPTY
 from torchsystem.services.bus import Bus
 from torchsystem.services.delivery import deliver, remember
 from torchsystem.services.handlers import Handler, in_order

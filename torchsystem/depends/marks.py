@@ -1,0 +1,19 @@
+"""Values that nobody passes by chance, unlike ``None``."""
+
+from __future__ import annotations
+
+
+class Mark:
+    """One such value, by name."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return f"<{self._name}>"
+
+
+EMPTY = Mark("empty")  # there is no default, or no annotation
+MISSING = Mark("missing")  # stands for what a caller need not give

@@ -1,0 +1,79 @@
+"""The plans that one provider has drawn up, remembered by all that they depend on.
+
+Handlers that take the same arguments from the same dependencies share their plan, and an override that ends finds the
+plan from before it. This is for speed alone: without it everything is drawn up anew, and comes out the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from torchsystem.depends.generate import Generated, generate
+from torchsystem.depends.graph import Factory, Node, Plan
+from torchsystem.depends.marks import EMPTY
+from torchsystem.depends.plan import Binding, Planner, identity
+from torchsystem.depends.signature import Parameters
+
+BindingOf: TypeAlias = Callable[[Factory], "Binding | None"]
+
+_KEPT = 256  # by handlers' needs
+_STATES_KEPT = 4  # of the overrides, for each
+
+
+class Recipe(NamedTuple):
+    """A plan, its code, and the overrides under which it holds."""
+
+    plan: Plan
+    nodes: list[Node]
+    generated: Generated
+    bound: list[Binding | None]  # for each of `plan.keys`
+
+    def holds(self, binding_of: BindingOf) -> bool:
+        """Tell whether the overrides it looked up are as they were."""
+        return all(binding_of(key) is bound for key, bound in zip(self.plan.keys, self.bound, strict=True))
+
+
+class Recipes:
+    """The recipes of one provider; whoever asks holds its lock."""
+
+    def __init__(self, planner: Callable[[], Planner], binding_of: BindingOf) -> None:
+        self._planner = planner
+        self._binding_of = binding_of
+        self._known: dict[tuple[object, ...], list[Recipe]] = {}
+
+    def find(self, handler: Factory, parameters: Parameters) -> Recipe:
+        """Return the recipe for ``handler`` under the overrides in force."""
+        needs = _needs(handler, parameters)
+        known = self._known.get(needs, [])
+        for number, recipe in enumerate(known):
+            if recipe.holds(self._binding_of):
+                known.insert(0, known.pop(number))  # the last used are kept
+                return recipe._replace(plan=recipe.plan.for_handler(handler, parameters))
+        plan = self._planner().plan(handler, parameters)
+        nodes = plan.order()
+        generated = generate(plan, nodes)
+        recipe = Recipe(plan, nodes, generated, [self._binding_of(key) for key in plan.keys])
+        if next(plan.problems(), None) is None:  # else its words are about this handler
+            if len(self._known) >= _KEPT:
+                self._known.clear()
+            self._known[needs] = [recipe, *known[: _STATES_KEPT - 1]]
+        return recipe
+
+
+def _needs(handler: Factory, parameters: Parameters) -> tuple[object, ...]:
+    """Return all about a handler on which its plan and its code depend.
+
+    The plan keeps the dependencies, so that their identities stay theirs.
+    """
+    needs: list[object] = [
+        getattr(handler, "__qualname__", ""),
+        getattr(getattr(handler, "__code__", handler), "co_flags", handler),
+    ]
+    for name, kind, default, mark in parameters:
+        needs += (
+            (name, kind, default is EMPTY)
+            if mark is None
+            else (name, kind, identity(mark.dependency), mark.cache, mark.scope)
+        )
+    return tuple(needs)
