@@ -34,6 +34,10 @@ class UnknownStep(CompilerError, KeyError):
     """No step of the pipeline, or more than one, is what was asked for."""
 
 
+class InvalidCompileOption(CompilerError, TypeError):
+    """An option of ``compile`` does not go with what is compiled."""
+
+
 class NothingCaptured(CompilerError, RuntimeError):
     """An aggregate was compiled and used, and still everything ran eagerly."""
 
@@ -155,6 +159,10 @@ class UnknownName(RegistryError, KeyError):
     """A name was asked for under which no class is registered."""
 
 
+class CannotBuild(RegistryError, ValueError):
+    """Metadata do not describe an object that can be built, or not the one they claim to."""
+
+
 # services: who acts, who listens
 
 
@@ -164,6 +172,14 @@ class ServiceError(TorchSystemError):
 
 class AmbiguousEvent(ServiceError, ValueError):
     """An event is asked for by a name that two types have."""
+
+
+class DeliveryTimeout(ServiceError, TimeoutError):
+    """Listeners in the background did not get done in time."""
+
+
+class DispatchTooDeep(ServiceError, RecursionError):
+    """Handlers dispatch events whose handlers dispatch events, deeper than was allowed."""
 
 
 class DuplicateHandler(ServiceError, ValueError):
@@ -194,6 +210,10 @@ class InvalidTopic(ServiceError, ValueError):
     """A topic is malformed, or stands for many where one is needed."""
 
 
+class QueueFull(ServiceError, RuntimeError):
+    """A listener in the background has as many messages waiting as it may."""
+
+
 class UnknownAction(ServiceError, KeyError):
     """A service has no handler of the name that was asked for."""
 
@@ -208,6 +228,10 @@ class UnknownListener(ServiceError, ValueError):
 
 class UnroutableAnnotation(ServiceError, TypeError):
     """A handler does not say which events it hears, or says it in a way that no event can be told by."""
+
+
+class WaitsForItself(ServiceError, RuntimeError):
+    """A handler in the background waits until the background is idle."""
 
 
 # triggers: when something fires

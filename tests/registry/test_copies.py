@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 import io
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -192,7 +193,12 @@ def test_a_pickle_needs_no_registration_where_it_is_read() -> None:
         "print(gethash(pickle.loads(bytes.fromhex(sys.stdin.read()))))"
     )
     there = subprocess.run(  # noqa: S603 - our own interpreter and program
-        [sys.executable, "-c", program], input=pickle.dumps(optimizer).hex(), capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        input=pickle.dumps(optimizer).hex(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert there.stdout.strip() == gethash(optimizer)
 

@@ -23,6 +23,9 @@ class Net:
 class Unregistered:
     """A class that nobody registered."""
 
+    def method(self) -> None:
+        """Do nothing."""
+
 
 def read() -> Iterator[int]:
     """Yield something."""
@@ -46,7 +49,9 @@ def local() -> Any:
         (iter([1]), "it is a list_iterator"),
         (io.StringIO(), "it is a StringIO, a stream"),
         (Unregistered(), r"an Unregistered, which is not registered. Write `register\(Unregistered\)`"),
-        (Unregistered().__repr__, "cannot find by name"),
+        (Unregistered().__repr__, "it is a method of an Unregistered"),
+        (Unregistered().method, "it is the function Unregistered.method, which another process cannot find by name"),
+        (type("Local", (), {}), "it is the class Local, which another process cannot find by name"),
     ],
 )
 def test_what_has_no_canonical_form_is_refused_by_the_name_of_the_argument(value: object, words: str) -> None:

@@ -14,6 +14,7 @@ assert getmetadata(Perceptron(784))["arguments"] == {"features": 784}
 ```
 """
 
+from torchsystem.registry import canonical
 from torchsystem.registry.accessors import getarguments, gethash, getmetadata, getname, sethash, setname
 from torchsystem.registry.catalogue import Registry
 from torchsystem.registry.core import register
@@ -21,6 +22,7 @@ from torchsystem.registry.fingerprint import fingerprint
 
 __all__ = [
     "Registry",
+    "canonical",
     "fingerprint",
     "getarguments",
     "gethash",

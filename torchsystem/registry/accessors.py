@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from torchsystem.errors import InvalidRegistration, NoCanonicalForm, NotRegistered
+from torchsystem.registry.freeze import thawed
 from torchsystem.registry.hooks import registration_of
 from torchsystem.registry.record import Identity, recall, remember
-from torchsystem.registry.values import JSON, Construction, Formless, as_argument, as_json, stumble, text
+from torchsystem.registry.values import JSON, Construction, Formless, arguments_as_json, stumble
+from torchsystem.registry.views import as_argument
 
 
 class Metadata(TypedDict):
@@ -82,7 +86,7 @@ def gethash(obj: object) -> str:
     identity = recall(obj)
     if identity is not None and identity.hash is not None:
         return identity.hash
-    return _digest(getname(obj), _construction(obj))
+    return digest(getname(obj), _written(_construction(obj)))
 
 
 def getmetadata(obj: object) -> Metadata:
@@ -107,16 +111,7 @@ def getmetadata(obj: object) -> Metadata:
         >>> getmetadata(Perceptron(784))
         {'name': 'Perceptron', 'hash': '7e44661136354857c215f79df76bfa62', 'arguments': {'features': 784}}
     """
-    construction = _construction(obj)
-    arguments = construction.arguments
-    try:
-        return {
-            "name": getname(obj),
-            "hash": gethash(obj),
-            "arguments": {name: as_json(value) for name, value in arguments.items()},
-        }
-    except Formless:
-        raise _refusal(construction) from None
+    return {"name": getname(obj), "hash": gethash(obj), "arguments": _written(_construction(obj))}
 
 
 def setname(obj: object, name: str | None = None) -> None:
@@ -148,12 +143,21 @@ def sethash(obj: object, hash: str | None = None) -> None:  # noqa: A002 - what 
     _identity(obj).hash = gethash(obj) if hash is None else hash
 
 
-def _digest(name: str, construction: Construction) -> str:
+def digest(name: str, arguments: Mapping[str, JSON]) -> str:
+    """Give the hash of a construction from the canonical form of its arguments."""
+    return hashlib.md5((name + json.dumps(arguments)).encode(), usedforsecurity=False).hexdigest()
+
+
+def _written(construction: Construction) -> dict[str, JSON]:
+    """Give the canonical form of the arguments of a construction."""
     try:
-        written = name + text(construction.arguments)
+        return arguments_as_json(construction)
     except Formless:
-        raise _refusal(construction) from None
-    return hashlib.md5(written.encode(), usedforsecurity=False).hexdigest()
+        pass
+    try:  # what had no form when the object was made may have been taught one since
+        return arguments_as_json(thawed(construction))
+    except Formless:
+        raise _refusal(thawed(construction)) from None
 
 
 def _construction(obj: object) -> Construction:
@@ -197,7 +201,7 @@ def _unregistered(obj: object) -> NotRegistered:
 
 
 def _refusal(construction: Construction) -> NoCanonicalForm:
-    owner, argument, path, value = next(stumble(construction.name, construction.arguments))
+    owner, argument, path, value = next(stumble(construction))
     inside = f" (at {path!r} in {construction.name})" if path != argument else ""
     remedy = f"{value.remedy}, or leave it out" if value.remedy else "Leave it out"
     return NoCanonicalForm(

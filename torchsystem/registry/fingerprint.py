@@ -84,7 +84,8 @@ def content(tensor: Tensor) -> Content:
         dense = _dense(tensor)
         return Content(str(dense.dtype), list(dense.shape), _content(dense.reshape(-1).view(torch.uint8)).digest)
     except (RuntimeError, TypeError, ValueError) as error:
-        message = f"a {type(tensor).__name__} whose values cannot be read ({error})"
+        why = str(error).partition("\n")[0]
+        message = f"a {type(tensor).__name__} whose values cannot be read ({why})"
         raise NoCanonicalForm(message) from error
 
 

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 Plain: TypeAlias = "bool | int | float | str | None"
-Frozen: TypeAlias = "Plain | tuple[Frozen, ...] | dict[str, Frozen] | Construction | Unknown"
+Frozen: TypeAlias = "Plain | tuple[Frozen, ...] | dict[str, Frozen] | Construction | Foreign | Unknown"
 JSON: TypeAlias = "Plain | list[JSON] | dict[str, JSON]"
 
 PLAIN: frozenset[type] = frozenset({bool, int, float, str, type(None)})
 """The exact types whose values are their own canonical form."""
+
+VERSION = 1
+"""The version of the canonical form of all other values. Forms are added, never changed: a hash is for ever."""
+
+TAG = "$canonical"
+"""The key by which a canonical form is told from a plain dict; its value is the version."""
 
 
 class Origin(Protocol):
@@ -80,6 +86,20 @@ class Construction:
         return self
 
 
+class Foreign:
+    """A value that JSON does not know: its kind, what it is made of, and a look at it for as long as it lives."""
+
+    __slots__ = ("content", "kind", "look")
+
+    def __init__(self, kind: str, content: Frozen, look: Callable[[], object] = lambda: None) -> None:
+        self.kind = kind
+        self.content = content
+        self.look = look
+
+    def __reduce__(self) -> tuple[type[Foreign], tuple[str, Frozen]]:
+        return Foreign, (self.kind, self.content)
+
+
 class Unknown:
     """A value without canonical form: what it is, what to do about it, and a look at it for as long as it lives."""
 
@@ -110,32 +130,31 @@ def as_json(value: Frozen) -> JSON:
     match value:
         case tuple():
             return [as_json(item) for item in value]
+        case dict() if TAG in value or value.keys() == {"name", "arguments"}:  # it would be taken for what it is not
+            return _tagged("dict", [[key, as_json(item)] for key, item in value.items()])
         case dict():
             return {key: as_json(item) for key, item in value.items()}
         case Construction():
-            return {"name": value.name, "arguments": as_json(value.arguments)}
+            return {"name": value.name, "arguments": arguments_as_json(value)}
+        case Foreign():
+            return _tagged(value.kind, as_json(value.content))
         case Unknown():
             raise Formless
         case _:
             return value
 
 
-def as_argument(value: Frozen) -> Any:
-    """Give a frozen value back as the user knows it; a registered object as its name and arguments."""
-    match value:
-        case tuple():
-            return [as_argument(item) for item in value]
-        case dict():
-            return {key: as_argument(item) for key, item in value.items()}
-        case Construction() if value.arguments:
-            return {"name": value.name, "arguments": as_argument(value.arguments)}
-        case Construction():
-            return value.name
-        case Unknown():
-            seen = value.look()
-            return value if seen is None else seen
-        case _:
-            return value
+def arguments_as_json(construction: Construction) -> dict[str, JSON]:
+    """Give the canonical form of what an object was constructed from.
+
+    Raises:
+        Formless: Something in it has none.
+    """
+    return {name: as_json(value) for name, value in construction.arguments.items()}
+
+
+def _tagged(kind: str, content: JSON) -> JSON:
+    return {TAG: VERSION, "type": kind, "value": content}
 
 
 def text(value: Frozen) -> str:
@@ -152,10 +171,10 @@ class Stumble(NamedTuple):
     value: Unknown
 
 
-def stumble(name: str, arguments: Mapping[str, Frozen], path: str = "") -> Iterator[Stumble]:
+def stumble(construction: Construction, path: str = "") -> Iterator[Stumble]:
     """Find what has no canonical form, in the order in which it was given."""
-    for argument, value in arguments.items():
-        yield from _stumble(value, name, argument, f"{path}{argument}")
+    for argument, value in construction.arguments.items():
+        yield from _stumble(value, construction.name, argument, f"{path}{argument}")
 
 
 def _stumble(value: Frozen, owner: str, argument: str, path: str) -> Iterator[Stumble]:
@@ -167,7 +186,9 @@ def _stumble(value: Frozen, owner: str, argument: str, path: str) -> Iterator[St
             for key, item in value.items():
                 yield from _stumble(item, owner, argument, f"{path}[{key!r}]")
         case Construction():
-            yield from stumble(value.name, value.arguments, f"{path}.")
+            yield from stumble(value, f"{path}.")
+        case Foreign():
+            yield from _stumble(value.content, owner, argument, path)
         case Unknown():
             yield Stumble(owner, argument, path, value)
         case _:
