@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Generic, TypeVar, cast, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 from torchsystem.errors import NameTaken, UnknownName
 from torchsystem.registry.annotations import written_annotations
+from torchsystem.registry.build import Builder
 from torchsystem.registry.core import name_of, register
 from torchsystem.registry.hooks import registration_of
 from torchsystem.registry.registration import Registration
@@ -125,6 +126,43 @@ class Registry(Generic[T]):
         registration = self._registration(name)
         written = written_annotations(registration.cls, registration.signature)
         return {parameter: words for parameter, words in written.items() if parameter not in registration.excluded}
+
+    def build(self, metadata: Mapping[str, Any], /, **given: object) -> T:
+        """Build an object from its metadata, as `getmetadata` gave them, also by way of a JSON file or a request.
+
+        Metadata may come from anywhere: nothing is imported for them, and nothing is called that is not registered
+        here or taught to `canonical`, or else a dataclass, model or enum beside a registered class. Functions and
+        classes by name are those of `torch.nn`, `torch.optim` and the modules of the registered classes.
+
+        Args:
+            metadata: `{"name": ..., "arguments": ...}`, and the `"hash"` if the object has to have it. All classes
+                named there, also of nested parts, are registered here.
+            given: Arguments given as they are: those that do not count, and those to which there is no way back.
+
+        Returns:
+            A new object of the class with this name.
+
+        Raises:
+            UnknownName: A class is not registered here.
+            CannotBuild: An argument is missing, not known or cannot be made, or the hash is another.
+
+        Example:
+            ```python
+            from torch.nn import Linear, Module, ReLU, Sequential
+
+            from torchsystem.registry import Registry, gethash, getmetadata
+
+            modules = Registry[Module]()
+            for module in (Linear, ReLU, Sequential):
+                modules.register(module)
+
+            net = Sequential(Linear(64, 32), ReLU(), Linear(32, 10))
+            again = modules.build(getmetadata(net))
+            assert gethash(again) == gethash(net)
+            ```
+        """
+        homes = {cls.__module__ for cls in self._classes.values()}
+        return cast("T", Builder(self._registration, homes).build(metadata, given))
 
     def _registration(self, name: str) -> Registration:
         cls = self._classes.get(name)
