@@ -1,0 +1,41 @@
+"""The aggregate: a network, its criterion and its optimizer, which change together."""
+
+from torch import Tensor
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from torchsystem import Aggregate
+from torchsystem.registry import gethash
+
+
+class Classifier(Aggregate):
+    """Tell classes apart; its identity is how its network was constructed."""
+
+    def __init__(self, nn: Module, criterion: Module, optimizer: Optimizer) -> None:
+        super().__init__()
+        self.nn = nn
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.epoch = 0
+
+    @property
+    def id(self) -> str:
+        return gethash(self.nn)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.nn(inputs)
+
+    def fit(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        self.optimizer.zero_grad()
+        outputs = self(inputs)
+        loss = self.criterion(outputs, targets)
+        loss.backward()
+        self.optimizer.step()
+        return outputs.argmax(1), loss.detach()
+
+    def evaluate(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self(inputs)
+        return outputs.argmax(1), self.criterion(outputs, targets)
+
+    def onepoch(self) -> None:
+        self.events.commit()  # an event that nobody handles and that is an exception is raised: a request to stop

@@ -1,0 +1,44 @@
+"""How a classifier comes into being: built, moved, compiled, and brought to the epoch it had reached."""
+
+from pathlib import Path
+
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from src.classifier import Classifier
+from src.services import checkpoints
+from torchsystem.compiler import Compiler, Depends, compile
+
+compiler = Compiler[Classifier]()
+
+
+def device() -> str:
+    """Say where the classifier lives."""
+
+
+def backend() -> str:
+    """Say what compiles its graphs."""
+
+
+def folder() -> Path:
+    """Say where the checkpoints are."""
+
+
+@compiler.step
+def build_classifier(nn: Module, criterion: Module, optimizer: Optimizer) -> Classifier:
+    return Classifier(nn, criterion, optimizer)
+
+
+@compiler.step
+def move_to_device(classifier: Classifier, device: str = Depends(device)) -> Classifier:
+    return classifier.to(device)
+
+
+@compiler.step
+def compile_classifier(classifier: Classifier, backend: str = Depends(backend)) -> Classifier:
+    return compile(classifier, backend=backend)
+
+
+@compiler.step
+def bring_to_current_epoch(classifier: Classifier, folder: Path = Depends(folder)) -> Classifier:
+    return checkpoints.restore(classifier, folder)
