@@ -67,7 +67,7 @@ class Aggregate(Module):
         epoch: The number of epochs done, 0 at first. Services assign it: ``model.epoch += 1``.
         events: What happened inside and waits to be committed. It is no part of the ``state_dict``.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> from torchsystem import Aggregate
         >>> class Classifier(Aggregate):
@@ -165,6 +165,12 @@ class Aggregate(Module):
         if self.phase != before:
             self.onphase()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out of copies and pickles what is this object's own: the methods that are compiled in it, say."""
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        wiring = state.pop("_wiring", ())
+        return {name: value for name, value in state.items() if name not in wiring}
 
 
 def _whole(epoch: Any) -> int:

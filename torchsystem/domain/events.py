@@ -24,7 +24,7 @@ H = TypeVar("H", bound=Handler)
 class Event:
     """Mark a class as something that happens in a domain; optional, since an event may be of any class.
 
-    Example:
+    Examples:
         >>> from dataclasses import dataclass
         >>> from torchsystem.domain import Event
         >>> @dataclass
@@ -43,7 +43,7 @@ class Events:
     Attributes:
         queue: The events to come.
 
-    Example:
+    Examples:
         >>> from torchsystem.domain import Events
         >>> events = Events()
         >>> events.handlers[ArithmeticError] = lambda error: print("handled", repr(error))
@@ -74,7 +74,7 @@ class Events:
     def on(self, event: type) -> Callable[[H], H]:
         """Return a decorator that adds a handler for a class of events, to be called after those it has.
 
-        Example:
+        Examples:
             >>> from torchsystem.domain import Events
             >>> events = Events()
             >>> @events.on(StopIteration)

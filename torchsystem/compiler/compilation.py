@@ -1,0 +1,156 @@
+"""What is compiled of one aggregate: its modules, and on demand its ``fit`` and the steps of its optimizers."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+from torchsystem.compiler.hooks import Hooks
+from torchsystem.compiler.optimizers import optimizers, separate_step, traceable_zero_grad
+from torchsystem.compiler.regions import Function, Region, stance, with_own_code
+from torchsystem.errors import NothingCaptured
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch.nn import Module
+
+USES = ("fit", "evaluate")
+CALL = "_compiled_call_impl"  # where a module looks first when it is called, and where `Module.compile` puts its own
+MISSING = object()
+
+logger = logging.getLogger("torchsystem.compiler")
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """One entry of an instance's dictionary that stands in for what its class has."""
+
+    owner: Any
+    name: str
+    value: object
+    before: object
+
+    def undo(self) -> None:
+        """Put back what was there, unless somebody has put something else there since."""
+        state = vars(self.owner)
+        if state.get(self.name) is not self.value:
+            return
+        if self.before is MISSING:
+            del state[self.name]
+        else:
+            state[self.name] = self.before
+
+
+class Compilation:
+    """Put regions in the way of whatever an aggregate calls, and see to it that something is captured.
+
+    It is kept in the aggregate's dictionary as ``_compilation``. What else it puts there is listed in ``_wiring``,
+    which an aggregate leaves out of its copies.
+
+    Args:
+        aggregate: What to compile.
+        options: What ``torch.compile`` takes.
+        step: Whether to compile ``fit`` and the steps of the optimizers too.
+    """
+
+    def __init__(self, aggregate: Module, options: dict[str, Any], *, step: bool) -> None:
+        self._aggregate = aggregate
+        self._name = type(aggregate).__qualname__
+        self._options = options
+        self._hooks = Hooks(aggregate)
+        self._regions: list[Region] = []
+        self._replacements: list[Replacement] = []
+        vars(aggregate).update(_compilation=self, _wiring=set())
+        for name, module in aggregate.named_modules():
+            if next(module.parameters(), None) is not None:
+                self._replace(module, CALL, self._region(name or self._name, _call_of(module)))
+        if step:
+            self._compile_step()
+        uses = [use for use in USES if hasattr(aggregate, use)] or [CALL]
+        self._verifications = [self._replace(aggregate, use, self._verified(use)) for use in uses]
+
+    @staticmethod
+    def undo(aggregate: Module) -> None:
+        """Make an aggregate eager again, if it was compiled."""
+        compilation = vars(aggregate).pop("_compilation", None)
+        if compilation is not None and compilation.is_of(aggregate):
+            compilation.restore()
+
+    def is_of(self, aggregate: Module) -> bool:
+        """Tell whether this is the very object that was compiled, and no shallow copy of it."""
+        return self._aggregate is aggregate
+
+    def restore(self) -> None:
+        """Take out what was put in, the last first."""
+        for replacement in reversed(self._replacements):
+            replacement.undo()
+        vars(self._aggregate).pop("_wiring", None)
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        """Be nothing in a copy: compiled code belongs to the object that it was compiled for."""
+        return _left_behind, (self._name,)
+
+    def _compile_step(self) -> None:
+        aggregate: Any = self._aggregate
+        if hasattr(aggregate, "fit"):
+            region = self._region(f"{self._name}.fit", with_own_code(aggregate.fit))
+            self._replace(aggregate, "fit", functools.update_wrapper(region, aggregate.fit))
+        for name, optimizer in optimizers(aggregate):
+            region = self._region(f"{name}.step", optimizer.step)
+            self._replace(optimizer, "step", separate_step(optimizer, region))
+            self._replace(optimizer, "zero_grad", traceable_zero_grad(optimizer))
+
+    def _region(self, name: str, function: Function) -> Region:
+        region = Region(name, function, self._hooks, self._options)
+        self._regions.append(region)
+        return region
+
+    def _replace(self, owner: Any, name: str, value: object) -> Replacement:
+        replacement = Replacement(owner, name, value, vars(owner).get(name, MISSING))
+        vars(owner)[name] = value
+        self._replacements.append(replacement)
+        if owner is self._aggregate:
+            vars(owner)["_wiring"].add(name)
+        return replacement
+
+    def _verified(self, use: str) -> Function:
+        """Watch the first use: a graph is captured in it, or everything runs as if nothing had been compiled."""
+        function: Function = getattr(self._aggregate, use)
+
+        @functools.wraps(function)
+        def first(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            if any(region.captured for region in self._regions):
+                for verification in self._verifications:
+                    verification.undo()
+            elif stance() == "default":
+                raise NothingCaptured(self._escape(use))
+            return result
+
+        return first
+
+    def _escape(self, use: str) -> str:
+        name = f"{self._name}.{use}" if use in USES else self._name
+        entered = [region.name for region in self._regions if region.captured is False]
+        if entered:
+            return (
+                f"{name} ran, and torch.compile captured nothing of {', '.join(entered)}. "
+                f"Run it with TORCH_LOGS=graph_breaks to see why, or do without compile({self._name})."
+            )
+        modules = [region.name for region in self._regions]
+        return (
+            f"{name} ran, and called none of what is compiled ({', '.join(modules)}). "
+            f"Call modules, `self.nn(x)`, and not their `forward`, or do without compile({self._name})."
+        )
+
+
+def _call_of(module: Module) -> Function:
+    return MethodType(type(module)._call_impl, module)  # noqa: SLF001 - what `Module.compile` compiles
+
+
+def _left_behind(name: str) -> None:
+    logger.info("a copy of a compiled %s is eager until it is compiled itself", name)

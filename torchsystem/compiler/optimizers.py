@@ -1,0 +1,77 @@
+"""The optimizers of an aggregate, and what can be compiled of them."""
+
+# ruff: noqa: PLC0415 - torch is imported where it is used, so that importing the compiler stays quick
+
+from __future__ import annotations
+
+import functools
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch.nn import Module
+    from torch.optim import Optimizer
+
+
+def optimizers(aggregate: Module) -> Iterator[tuple[str, Optimizer]]:
+    """Find the optimizers that are attributes of an aggregate or of a module inside it, or in a list or dict there."""
+    from torch.optim import Optimizer
+
+    seen: set[int] = set()
+    for prefix, module in aggregate.named_modules():
+        for name, value in vars(module).items():
+            for key, part in _parts(value):
+                if isinstance(part, Optimizer) and id(part) not in seen:
+                    seen.add(id(part))
+                    yield ".".join(filter(None, (prefix, name, key))), part
+
+
+def _parts(value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        yield from ((str(key), part) for key, part in value.items())
+    elif isinstance(value, list | tuple):
+        yield from ((str(index), part) for index, part in enumerate(value))
+    else:
+        yield "", value
+
+
+def method_of(optimizer: Optimizer, original: Callable[..., Any], function: Callable[..., Any]) -> MethodType:
+    """Make a function a method that passes for the original: schedulers look for both, a method and its marks."""
+
+    @functools.wraps(original)
+    def method(_: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return MethodType(method, optimizer)
+
+
+def separate_step(optimizer: Optimizer, step: Callable[..., Any]) -> MethodType:
+    """Make a ``step`` that is compiled by itself also where compiled code calls it.
+
+    Traced together with what follows ``backward``, a step is no faster, and torch warns of gradients it only looks at.
+    """
+    from torch.compiler import disable
+
+    separate: Callable[..., Any] = disable(step, recursive=False)  # type: ignore[no-untyped-call]
+    return method_of(optimizer, optimizer.step, separate)
+
+
+def traceable_zero_grad(optimizer: Optimizer) -> Callable[..., None]:
+    """Make a ``zero_grad`` that can be traced, which torch's own cannot; one of the class itself stays as it is."""
+    from torch.optim import Optimizer as Base
+
+    original = optimizer.zero_grad
+    if type(optimizer).zero_grad is not Base.zero_grad:
+        return original
+
+    def zero_grad(set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - as torch has it
+        if not set_to_none:
+            original(set_to_none=False)
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    return method_of(optimizer, original, zero_grad)

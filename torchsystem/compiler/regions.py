@@ -1,0 +1,114 @@
+"""A region: a function that is compiled where it is called from outside of compiled code."""
+
+# ruff: noqa: PLC0415 - torch is imported where it is used, so that importing the compiler stays quick
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torchsystem.compiler.hooks import Hooks
+
+Function = Callable[..., Any]
+
+
+class Region:
+    """Do what a function does, compiled; called by code that is being compiled, be a part of that.
+
+    So regions may lie inside one another, and one costs nothing where another is around it: what is compiled as a
+    whole is what was called first.
+
+    Args:
+        name: What it is, for whoever reads of it in an error.
+        function: What to compile.
+        hooks: The hooks that may be traced into it.
+        options: What ``torch.compile`` takes.
+
+    Attributes:
+        captured: Whether the first call captured a graph; None before that.
+    """
+
+    def __init__(self, name: str, function: Function, hooks: Hooks, options: dict[str, Any]) -> None:
+        from torch.compiler import is_compiling
+
+        self.name = name
+        self.captured: bool | None = None
+        self._function = function
+        self._hooks = hooks
+        self._options = options
+        self._is_compiling = is_compiling
+        self._run = self._first
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run compiled, or be traced."""
+        if self._is_compiling():
+            return self._function(*args, **kwargs)
+        self._hooks.refresh()
+        return self._run(*args, **kwargs)
+
+    def _first(self, *args: Any, **kwargs: Any) -> Any:
+        from torch._dynamo.utils import counters
+
+        if stance() == "force_eager":
+            return self._function(*args, **kwargs)
+        graphs, breaks = counters["stats"]["unique_graphs"], counters["graph_break"].total()
+        run = self._compiled(_frame(self._function))
+        with warnings.catch_warnings():
+            # What torch says of its own code. It hides the first itself, but not where warnings are errors.
+            warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
+            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
+            result = run(*args, **kwargs)
+        self.captured = counters["stats"]["unique_graphs"] > graphs
+        self._run = run if counters["graph_break"].total() == breaks else self._compiled(_bare_frame(self._function))
+        return result
+
+    def _compiled(self, frame: Function) -> Function:
+        from torch import compile as torch_compile
+
+        compiled: Function = torch_compile(with_own_code(frame), **self._options)
+        return compiled
+
+
+def stance() -> str:
+    """Tell how the user has told torch to treat compiled code, in one of the ways that it has for that."""
+    from torch._dynamo import config, eval_frame
+
+    return "force_eager" if config.disable else eval_frame._stance.stance  # noqa: SLF001 - torch tells nobody else
+
+
+def _frame(function: Function) -> Function:
+    """Put a frame around a function that lets the integers of modules, such as an epoch, change without a new graph.
+
+    It is needed for torch's own functions besides, as dynamo skips their frames: that of a ``Sequential``, say.
+    """
+    from torch._dynamo import patch_dynamo_config
+
+    def frame(*args: Any, **kwargs: Any) -> Any:
+        with patch_dynamo_config(allow_unspec_int_on_nn_module=True):
+            return function(*args, **kwargs)
+
+    return frame
+
+
+def _bare_frame(function: Function) -> Function:
+    """Put a frame around a function that costs little where it runs, as it does if the function breaks a graph."""
+
+    def frame(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return frame
+
+
+def with_own_code(function: Function) -> Function:
+    """Copy a function, or a method, with its code: dynamo keeps what it compiled by code, and counts by it."""
+    if isinstance(function, MethodType):
+        return MethodType(with_own_code(function.__func__), function.__self__)
+    if not isinstance(function, FunctionType):
+        return function
+    code = function.__code__.replace()
+    twin = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
