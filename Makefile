@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 py
             $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs lock clean
+.PHONY: help demo test check lint types format docs lock clean
 
 help: ## Say what there is
 	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -18,13 +18,15 @@ demo: $(READY) ## Train a classifier on handwritten digits; run again, it goes o
 test: $(READY) ## Run the whole test suite
 	$(BIN)/python -m pytest
 
-check: $(READY) ## Run everything that must hold: format, lint, types, docs and tests
+check: lint types docs test ## Check everything that must hold: format, lint, types, docs and tests
+
+lint: $(READY) ## Look for what is not written as the house writes it
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+
+types: $(READY) ## Let two type checkers read the library and what is promised of it
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(MAKE) docs
-	$(MAKE) test
 
 format: $(READY) ## Format the code, and mend what ruff can mend
 	$(BIN)/ruff format
