@@ -17,7 +17,7 @@ class Progress:
         samples: Training samples, in all.
         elapsed: Seconds spent in the run, in all; what went by while it was not running does not count.
 
-    Example:
+    Examples:
         >>> from torchsystem.progress import Progress
         >>> Progress(epoch=1, batch=120, batch_in_epoch=20, step=60, samples=3840, elapsed=12.5).batch
         120

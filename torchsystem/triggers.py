@@ -82,7 +82,7 @@ def every(amount: int | None = None, unit: Unit | None = None, *, seconds: float
     Raises:
         InvalidTrigger: The interval is not positive, or not a whole number of units.
 
-    Example:
+    Examples:
         >>> from torchsystem.progress import Progress
         >>> trigger = every(10, "batches")
         >>> trigger(Progress(batch=9), Progress(batch=10)), trigger(Progress(batch=10), Progress(batch=19))
@@ -106,7 +106,7 @@ def at(amount: int | None = None, unit: Unit | None = None, *, seconds: float | 
     Raises:
         InvalidTrigger: The amount is not positive, or not a whole number of units.
 
-    Example:
+    Examples:
         >>> from torchsystem.progress import Progress
         >>> trigger = at(3, "epochs")
         >>> trigger(Progress(epoch=2), Progress(epoch=3)), trigger(Progress(epoch=3), Progress(epoch=4))
@@ -132,7 +132,7 @@ def after(amount: int | None = None, unit: Unit | None = None, *, seconds: float
     Raises:
         InvalidTrigger: The amount is not positive, or not a whole number of units.
 
-    Example:
+    Examples:
         >>> from torchsystem.progress import Progress
         >>> trigger = after(100, "steps")
         >>> trigger(None, Progress(step=99)), trigger(None, Progress(step=100)), trigger(None, Progress(step=101))
@@ -144,7 +144,7 @@ def after(amount: int | None = None, unit: Unit | None = None, *, seconds: float
 def once() -> Trigger:
     """Fire the first time it is asked, and never again; `once() & trigger` fires the first time that `trigger` does.
 
-    Example:
+    Examples:
         >>> from torchsystem.progress import Progress
         >>> once()(None, Progress()), once()(Progress(), Progress())
         (True, False)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from operator import attrgetter
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
 from torchsystem.errors import InvalidState
+from torchsystem.services.processes import ForkSafeLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,7 +47,7 @@ class Handlers(Generic[M]):
     def __init__(self) -> None:
         self._handlers: tuple[Handler[M], ...] = ()
         self._tables: WeakSet[Table[Any]] = WeakSet()
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
 
     def __iter__(self) -> Iterator[Handler[M]]:
         return iter(self._handlers)

@@ -67,7 +67,7 @@ def handler(
         InvalidHandler: It is no method.
         InvalidOption: An option has no meaning.
 
-    Example:
+    Examples:
         >>> from torchsystem.services import Consumer, event, handler
         >>> @event
         ... class Trained:

@@ -27,7 +27,7 @@ def event(cls: type[T]) -> type[T]:
     Returns:
         The class made anew with slots, under the same name.
 
-    Example:
+    Examples:
         >>> @event
         ... class Trained:
         ...     epoch: int

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from torchsystem.errors import AmbiguousEvent, UnknownEvent
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-    from typing import TypeAlias
-
-    NameGenerator: TypeAlias = Callable[[str], str]
+NameGenerator: TypeAlias = Callable[[str], str]
 
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|_+")
 
@@ -36,7 +33,7 @@ def kebab(name: str) -> str:
     Returns:
         Its words in lower case, joined by hyphens. A name that is in kebab case already stays as it is.
 
-    Example:
+    Examples:
         >>> kebab("train_model"), kebab("BatchEnded"), kebab("HTTPRequest"), kebab("train-model")
         ('train-model', 'batch-ended', 'http-request', 'train-model')
     """
@@ -50,7 +47,7 @@ def near(name: str, known: Collection[str]) -> str:
         name: The name that is not known.
         known: All the names that are.
 
-    Example:
+    Examples:
         >>> near("trian", ["train", "validate"])
         "Did you mean 'train'?"
         >>> near("export", ["train", "validate"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from threading import Lock
 from typing import Any, NoReturn, TypeAlias
 
 from torchsystem.depends.kinds import Kind, kind
 from torchsystem.errors import InvalidOption
 from torchsystem.progress import Progress
+from torchsystem.services.processes import ForkSafeLock
 from torchsystem.triggers import Trigger
 
 Clock: TypeAlias = Callable[[], float]
@@ -110,7 +110,7 @@ class CountingGate(Gate):
     def __init__(self, n: int) -> None:
         self._n = n
         self._count = 0
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
 
     def passes(self, message: Any) -> bool:  # noqa: ARG002 - any message counts
         """Count it."""
@@ -142,7 +142,7 @@ class CrossingGate(Gate):
         self._clock = clock
         self._start = 0.0 if clock is None else clock()
         self._previous: Progress | None = None
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
 
     def passes(self, message: Any) -> bool:
         """Ask the trigger."""

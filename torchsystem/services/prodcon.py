@@ -1,148 +1,69 @@
-"""Producers and consumers: events find their handlers by type."""
+"""Producers: where events are dispatched, each to the handlers that hear its type."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar
 
 from typing_extensions import dataclass_transform
 
-from torchsystem.depends.annotations import resolve_annotation
-from torchsystem.depends.marks import EMPTY
-from torchsystem.errors import InvalidEvent, UnroutableAnnotation
-from torchsystem.services.bus import Bus
-from torchsystem.services.delivery import deliver, remember
+from torchsystem.errors import InvalidEvent, InvalidOption
+from torchsystem.services.bus import Bus, Heard, Plug
+from torchsystem.services.consumer import Consumer
+from torchsystem.services.delivery import Route, deliver, remember
+from torchsystem.services.depth import Guard
+from torchsystem.services.failures import FailurePolicy, HandlerFailed, Hearer, OnFailure, Settlement
 from torchsystem.services.handlers import Handler, in_order
-from torchsystem.services.listener import Listener
-from torchsystem.services.marks import Mark, marked
 from torchsystem.services.messages import event as make_event
-from torchsystem.services.names import Named, Vocabulary, kebab
-from torchsystem.services.options import Options
-from torchsystem.services.routing import UNSEEN, Interest, interest
-from torchsystem.services.signatures import check, place
+from torchsystem.services.names import NameGenerator, Vocabulary, kebab
+from torchsystem.services.routing import UNSEEN, Interest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from torchsystem.depends import Provider
-    from torchsystem.services.delivery import Route
-    from torchsystem.services.names import NameGenerator
-    from torchsystem.services.options import Clock, Predicate
-    from torchsystem.triggers import Trigger
-
-F = TypeVar("F", bound="Callable[..., object]")
 T = TypeVar("T")
 
-_EVERYTHING = Interest((object,))
 
+@make_event
+class Registered:
+    """A listener was plugged in: told to it alone, and only to handlers that name this type, so that it can prepare.
 
-class Consumer(Listener[type, Interest]):
-    """Handlers of events, each found by the type of its first parameter.
-
-    Args:
-        name: What to call it in messages; it needs none.
-        provider: Where its handlers' dependencies are bound; one of its own by default.
-        clock: What tells seconds to triggers such as `every(seconds=5)`, where events have no progress.
-
-    Example:
-        >>> from torchsystem.services import Consumer, Producer, event
-        >>> @event
-        ... class Trained:
-        ...     epoch: int
-        >>> consumer = Consumer()
-        >>> @consumer.handler
-        ... def show(event: Trained) -> None:
-        ...     print("trained epoch", event.epoch)
-        >>> producer = Producer()
-        >>> producer.register(consumer)
-        >>> producer.dispatch(Trained(3))
-        trained epoch 3
+    Attributes:
+        producer: What it was plugged into.
     """
 
-    def __init__(
-        self, name: str | None = None, *, provider: Provider | None = None, clock: Clock = time.monotonic
-    ) -> None:
-        super().__init__(name, provider=provider, clock=clock)
-        for method, mark in marked(type(self)).items():
-            self._take_marked(method, mark)
-
-    @overload
-    def handler(self, function: F, /) -> F: ...
-    @overload
-    def handler(
-        self, /, *, every: int = ..., when: Predicate | Trigger | None = ..., order: int = ...
-    ) -> Callable[[F], F]: ...
-    def handler(
-        self,
-        function: Callable[..., object] | None = None,
-        /,
-        *,
-        every: int = 1,
-        when: Predicate | Trigger | None = None,
-        order: int = 0,
-    ) -> Callable[..., object]:
-        """Let a function hear the events that the annotation of its first parameter means.
-
-        The annotation may be a class (subclasses are heard too), a union, a generic, a protocol checkable at run
-        time, or `Any`, in any spelling. An event is heard once, however many parts of the annotation match it.
-
-        Args:
-            function: The handler. Its parameters beside the first are dependencies, or have defaults.
-            every: Hear only each n-th of those events that pass `when`, counted for this handler from now on.
-            when: Hear only what this predicate is true of, or when this trigger fires.
-            order: Where to stand among all handlers of one event: lower ones come first, equal ones as registered.
-
-        Returns:
-            The function, injected: it works just as well when it is called by hand.
-
-        Raises:
-            InvalidHandler: The function cannot be called with an event.
-            InvalidOption: An option has no meaning, or not for these events.
-            UnroutableAnnotation: Its annotation does not tell which events are meant.
-            UnresolvedAnnotation: A name in its annotation cannot be found.
-        """
-        options = Options(every, when, order)
-
-        def register(function: Callable[..., object]) -> Callable[..., object]:
-            meant = _interest(function)
-            return self._take(function, meant, (*meant.classes, *meant.shapes), options, told=False)
-
-        return register if function is None else register(function)
-
-    def _take_marked(self, name: str, mark: Mark) -> None:
-        """Register a marked method of this object; from now on it is injected also when it is called by hand."""
-        method = getattr(self, name)
-        is_marked = getattr(method, "__func__", method) is mark.function
-        meant = _interest(method, mark.annotations if is_marked else {})
-        injected = self._take(method, meant, (*meant.classes, *meant.shapes), mark.options, told=False)
-        if injected is not method:
-            setattr(self, name, injected)
-
-    def consume(self, event: object, /) -> None:
-        """Hand an event to the handlers here that hear it; the first exception ends it."""
-        try:
-            route = self._table.routes[type(event)]
-        except KeyError:
-            route = self._route(event)
-        deliver(route, event)
-
-    def _route(self, event: object) -> Route:
-        """Find out which handlers hear an event, and all others of its type."""
-        routes, kind = self._table.routes, type(event)
-        return remember(routes, kind, _calls(h for h in self.handlers if h.meaning.covers(kind, event)))
+    producer: Producer
 
 
-class Producer(Named, Bus[Consumer]):
+class Reply(NamedTuple):
+    """What `dispatch_and_wait` returns when everyone has handled an event.
+
+    Attributes:
+        event: The event.
+        failures: How listeners in the background failed to handle it.
+    """
+
+    event: object
+    failures: tuple[HandlerFailed, ...]
+
+
+class Producer(Bus[Consumer]):
     """Where events are dispatched, to all consumers that are plugged in.
 
     Args:
         name: What to call it in messages; it needs none.
         generator: How the name of a type is spelled in `produce`; kebab case by default.
+        failures: What happens when a handler fails: `"stop"` raises at once, and those after it do not hear the event;
+            `"finish"` serves everyone, then raises one group of all failures; `"isolate"` serves everyone and tells
+            each failure to `on_failure`. Under the last two, each is also dispatched as a `HandlerFailed`. A
+            `StopIteration` is no failure, but a request: it is raised as itself, at the latest when all are served.
+        on_failure: For `"isolate"`: called with the error, the event and the handler.
+        max_depth: How deep handlers that dispatch may lead; by default as deep as Python goes.
+        count_undelivered: Whether to count, by type, the events that nobody heard, in `undelivered`.
 
-    Example:
+    Raises:
+        InvalidOption: An option has no meaning.
+
+    Examples:
         >>> from torchsystem.services import Consumer, Producer
         >>> producer = Producer()
         >>> @producer.event
@@ -161,10 +82,24 @@ class Producer(Named, Bus[Consumer]):
 
     takes = Consumer
 
-    def __init__(self, name: str | None = None, *, generator: NameGenerator = kebab) -> None:
-        super().__init__()
-        self.name = name
+    def __init__(  # noqa: PLR0913 - each says one thing about dispatching, and has a default
+        self,
+        name: str | None = None,
+        *,
+        generator: NameGenerator = kebab,
+        failures: FailurePolicy = "stop",
+        on_failure: OnFailure | None = None,
+        max_depth: int | None = None,
+        count_undelivered: bool = False,
+    ) -> None:
+        if max_depth is not None and (not isinstance(max_depth, int) or isinstance(max_depth, bool) or max_depth < 1):
+            message = f"max_depth={max_depth!r} means nothing here. Write a whole number, 1 or more, or None."
+            raise InvalidOption(message)
+        self._max_depth = max_depth
+        self._counts = count_undelivered
+        super().__init__(name, failures=failures, on_failure=on_failure)
         self.generator = generator
+        self.undelivered: Counter[type] = Counter()
         self._declared: tuple[type, ...] = ()
         self._vocabulary: tuple[object, Vocabulary] | None = None
 
@@ -181,6 +116,29 @@ class Producer(Named, Bus[Consumer]):
         for call in route:  # `deliver`, written out: calling it would cost a third of the dispatch
             call(event)
 
+    def dispatch_and_wait(self, event: object, /, *, timeout: float | None = None) -> Reply:
+        """Dispatch an event, and return when everyone has handled it, in the background too.
+
+        Args:
+            event: The event.
+            timeout: Seconds to wait for the background; None waits as long as it takes.
+
+        Returns:
+            The event, and how listeners in the background failed to handle it. Others fail as they do in `dispatch`.
+
+        Raises:
+            DeliveryTimeout: Someone did not get done in time.
+            WaitsForItself: A handler in the background calls this.
+        """
+        with self._backlog.barrier(event, timeout) as failures:
+            self.dispatch(event)
+        settlement = self._settlement()
+        for failure in failures:
+            settlement.settle(failure)
+        told, settlement.failures = settlement.failures, []
+        settlement.conclude()
+        return Reply(event, (*failures, *(failure for failure in told if failure not in failures)))
+
     def wants(self, kind: type, /) -> bool:
         """Tell whether anybody hears the events of a type, so that one that nobody hears need not be built.
 
@@ -188,7 +146,7 @@ class Producer(Named, Bus[Consumer]):
         the answer is True.
         """
         route = self._table.routes.get(kind)
-        return bool(self._route(kind) if route is None else route)
+        return (self._route(kind) if route is None else route) is not self._nobody
 
     @dataclass_transform(field_specifiers=(field,))
     def event(self, cls: type[T], /) -> type[T]:
@@ -219,44 +177,69 @@ class Producer(Named, Bus[Consumer]):
         """Return the types that have a name here, gathered anew when something has changed."""
         routes = self._table.routes
         if self._vocabulary is None or self._vocabulary[0] is not routes:
-            heard = (cls for handler in self._handlers() for cls in handler.meaning.classes if cls is not object)
+            heard = (cls for plug in self._plugs.values() for cls in _classes(plug.listener) if cls is not object)
             self._vocabulary = routes, Vocabulary((*self._declared, *heard), self.generator)
         return self._vocabulary[1]
-
-    def _handlers(self) -> Iterator[Handler[Interest]]:
-        """Yield the handlers of all consumers, in order of registration."""
-        for consumer in self._listeners.values():
-            if type(consumer).consume is Consumer.consume:
-                yield from consumer.handlers
-            else:  # whoever overrides it wants to see everything
-                yield Handler(consumer.consume, consumer.consume, _EVERYTHING)
 
     def _route(self, kind: type, event: Any = UNSEEN) -> Route:
         """Find out who hears the events of a type."""
         routes = self._table.routes
-        covered = [(handler, handler.meaning.covers(kind, event)) for handler in self._handlers()]
-        route = _calls(handler for handler, heard in covered if heard is not False)
-        if not route and isinstance(event, type):
+        found = list(self._find(kind, event))
+        if not found and isinstance(event, type):
             message = f"{event!r} is a class, not an event, and nobody listens to classes. Write {event.__name__}(...)."
             raise InvalidEvent(message) from None
-        if any(heard is None for _, heard in covered):
+        route = self._route_to(self._served(heard for heard, _ in found)) if found else self._nobody
+        if not all(sure for _, sure in found):
             return route  # only an event can tell
         return remember(routes, kind, route)
 
+    def _find(self, kind: type, event: Any) -> Iterator[tuple[Heard[Consumer], bool]]:
+        """Yield every handler that hears an event, or may do so; and whether it does for sure."""
+        for plug in self._plugs.values():
+            if plug.here:
+                for handler in _handlers(plug.listener):
+                    covers = handler.meaning.covers(kind, event)
+                    if covers is not False:
+                        yield Heard(plug, handler.order, Hearer(handler.call, handler.function)), covers is True
 
-def _calls(handlers: Iterable[Handler[Interest]]) -> Route:
-    """Return what to call for an event that these handlers hear, in order."""
-    return tuple(handler.call for handler in in_order(handlers))
+    def _route_to(self, hearers: tuple[Hearer, ...]) -> Route:
+        """Do as all buses do, but not too deep."""
+        route = super()._route_to(hearers)
+        return (Guard(route, self._max_depth),) if hearers and self._max_depth is not None else route
+
+    def _route_to_nobody(self) -> Route:
+        """Do as all buses do, and count it if asked to."""
+        route = super()._route_to_nobody()
+        return (self._count, *route) if self._counts else route
+
+    def _count(self, event: object) -> None:
+        """Count an event that nobody hears."""
+        self.undelivered[type(event)] += 1
+
+    def _settlement(self) -> Settlement:
+        """Let others hear of handlers that failed."""
+        return self._policy.settlement(self._announce)
+
+    def _announce(self, failure: HandlerFailed) -> tuple[Hearer, ...]:
+        """Return who is to hear that a handler failed: not the very handler, which may fail for ever."""
+        found = self._find(HandlerFailed, failure)
+        return self._served(heard for heard, _ in found if heard.hearer.handler is not failure.handler)
+
+    def _welcome(self, plug: Plug[Consumer]) -> None:
+        """Tell a consumer, where it hears, that it was plugged in."""
+        if plug.here:
+            asked = [handler for handler in plug.listener.handlers if handler.meaning.names(Registered)]
+            deliver(tuple(handler.call for handler in in_order(asked)), Registered(self))
 
 
-def _interest(function: Callable[..., object], known: Mapping[str, Any] = MappingProxyType({})) -> Interest:
-    """Find out which events a handler hears, from the annotation of its first parameter, if not known already."""
-    where, parameter = place(function), check(function).message
-    if parameter is None:
-        annotation = EMPTY
-    else:
-        annotation = known[parameter] if parameter in known else resolve_annotation(function, parameter)
-    if annotation is EMPTY:
-        message = f"{where} does not say which events it hears. Annotate its first parameter, as in `event: Trained`."
-        raise UnroutableAnnotation(message)
-    return interest(annotation, where)
+def _handlers(consumer: Consumer) -> Iterable[Handler[Interest]]:
+    """Return the handlers of a consumer; one that consumes in its own way hears everything."""
+    if type(consumer).consume is Consumer.consume:
+        return consumer.handlers
+    return [Handler(consumer.consume, consumer.consume, Interest((object,)))]
+
+
+def _classes(consumer: Consumer) -> Iterator[type]:
+    """Yield the classes that a consumer listens to."""
+    for handler in consumer.handlers:
+        yield from handler.meaning.classes

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from torchsystem.depends.annotations import resolve_annotation
 from torchsystem.depends.marks import EMPTY
-from torchsystem.services.bus import Bus
-from torchsystem.services.delivery import deliver, remember
+from torchsystem.services.bus import Bus, Heard
+from torchsystem.services.delivery import Call, Route, deliver, remember
+from torchsystem.services.failures import Hearer
 from torchsystem.services.handlers import Handler, in_order
 from torchsystem.services.listener import Listener
-from torchsystem.services.names import Named
 from torchsystem.services.options import Options
 from torchsystem.services.routing import interest
 from torchsystem.services.signatures import check, place
@@ -19,14 +19,11 @@ from torchsystem.services.topics import Subscription, check_published
 from torchsystem.triggers import Trigger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
-    from torchsystem.services.delivery import Route
     from torchsystem.services.options import Predicate
 
 F = TypeVar("F", bound="Callable[..., object]")
-
-_EVERY_TOPIC = Subscription((">",))
 
 
 class Subscriber(Listener[str, Subscription]):
@@ -37,7 +34,7 @@ class Subscriber(Listener[str, Subscription]):
         provider: Where its handlers' dependencies are bound; one of its own by default.
         clock: What tells seconds to triggers such as `every(seconds=5)`, where messages have no progress.
 
-    Example:
+    Examples:
         >>> from torchsystem.services import Publisher, Subscriber
         >>> subscriber = Subscriber()
         >>> @subscriber.subscribe("loss", "accuracy")
@@ -90,16 +87,26 @@ class Subscriber(Listener[str, Subscription]):
     def _route(self, topic: str) -> Route:
         """Find out which handlers hear a topic."""
         routes = self._table.routes
-        return remember(routes, topic, _route_to(topic, self.handlers))
+        check_published(topic)
+        heard = in_order(handler for handler in self.handlers if handler.meaning.covers(topic))
+        return remember(routes, topic, tuple(_call(handler, topic) for handler in heard))
 
 
-class Publisher(Named, Bus[Subscriber]):
+class Publisher(Bus[Subscriber]):
     """Where messages are published to topics, for all subscribers that are plugged in.
 
     Args:
         name: What to call it in messages; it needs none.
+        failures: What happens when a handler fails: `"stop"` raises at once, and those after it do not hear the
+            message; `"finish"` serves everyone, then raises one group of all failures; `"isolate"` serves everyone and
+            tells each failure to `on_failure`. A `StopIteration` is no failure, but a request: it is raised as itself,
+            at the latest when all are served.
+        on_failure: For `"isolate"`: called with the error, the message and the handler.
 
-    Example:
+    Raises:
+        InvalidOption: An option has no meaning.
+
+    Examples:
         >>> from torchsystem.services import Publisher, Subscriber
         >>> publisher, subscriber = Publisher(), Subscriber()
         >>> @subscriber.subscribe("accuracy")
@@ -114,10 +121,6 @@ class Publisher(Named, Bus[Subscriber]):
     """
 
     takes = Subscriber
-
-    def __init__(self, name: str | None = None) -> None:
-        super().__init__()
-        self.name = name
 
     def publish(self, message: object, topic: str) -> None:
         """Hand a message to every handler that hears its topic, in order. That nobody does is no error.
@@ -135,22 +138,27 @@ class Publisher(Named, Bus[Subscriber]):
     def _route(self, topic: str) -> Route:
         """Find out who hears a topic."""
         routes = self._table.routes
-        return remember(routes, topic, _route_to(topic, self._handlers()))
+        check_published(topic)
+        hearers = self._served(
+            Heard(plug, handler.order, Hearer(_call(handler, topic), handler.function))
+            for plug in self._plugs.values()
+            if plug.here
+            for handler in _handlers(plug.listener)
+            if handler.meaning.covers(topic)
+        )
+        return remember(routes, topic, self._route_to(hearers) if hearers else self._nobody)
 
-    def _handlers(self) -> Iterator[Handler[Subscription]]:
-        """Yield the handlers of all subscribers, in order of registration."""
-        for subscriber in self._listeners.values():
-            if type(subscriber).receive is Subscriber.receive:
-                yield from subscriber.handlers
-            else:  # whoever overrides it wants to see everything
-                yield Handler(subscriber.receive, subscriber.receive, _EVERY_TOPIC, told=True)
+
+def _handlers(subscriber: Subscriber) -> Iterable[Handler[Subscription]]:
+    """Return the handlers of a subscriber; one that receives in its own way hears everything."""
+    if type(subscriber).receive is Subscriber.receive:
+        return subscriber.handlers
+    return [Handler(subscriber.receive, subscriber.receive, Subscription((">",)), told=True)]
 
 
-def _route_to(topic: str, handlers: Iterable[Handler[Subscription]]) -> Route:
-    """Return what to call with the messages of a topic: those who want to know it are told."""
-    check_published(topic)
-    heard = in_order(handler for handler in handlers if handler.meaning.covers(topic))
-    return tuple(partial(handler.call, topic=topic) if handler.told else handler.call for handler in heard)
+def _call(handler: Handler[Subscription], topic: str) -> Call:
+    """Return what to call with a message: whoever wants to know the topic is told."""
+    return partial(handler.call, topic=topic) if handler.told else handler.call
 
 
 def _classes(function: Callable[..., object], parameter: str | None) -> tuple[type, ...]:

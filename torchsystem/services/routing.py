@@ -49,6 +49,10 @@ class Interest:
             fits = self._fits[kind] = isinstance(event, self.shapes)
         return fits
 
+    def names(self, kind: type) -> bool:
+        """Tell whether a class is asked for by its name, or by that of a base other than `object`."""
+        return any(cls is not object and issubclass(kind, cls) for cls in self.classes)
+
 
 def interest(annotation: object, place: str) -> Interest:
     """Find out which events an annotation means.

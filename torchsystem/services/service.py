@@ -26,7 +26,7 @@ class Service(Named, ProviderHost):
         provider: Where its handlers' dependencies are bound; one of its own by default.
         generator: How the name of a function is spelled as an action; kebab case by default.
 
-    Example:
+    Examples:
         >>> from torchsystem.services import Depends, Service
         >>> def device() -> str: ...
         >>> service = Service("training")

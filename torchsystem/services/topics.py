@@ -20,7 +20,7 @@ class Subscription:
     Raises:
         InvalidTopic: There is no topic, or one is malformed.
 
-    Example:
+    Examples:
         >>> subscription = Subscription(("*.loss", "train/>"))
         >>> subscription.covers("validation.loss"), subscription.covers("train/layer/3")
         (True, True)

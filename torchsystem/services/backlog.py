@@ -1,0 +1,158 @@
+"""The backlog of a bus: what was dispatched, and is not delivered yet."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torchsystem.errors import DeliveryTimeout, WaitsForItself
+from torchsystem.services.failures import HandlerFailed, Hearer, Settlement
+from torchsystem.services.lines import Line, current_line, logger
+from torchsystem.services.modes import Background, Delivery
+from torchsystem.services.processes import finish_at_exit, renew_after_fork
+
+
+class Backlog:
+    """Messages that are deferred, and lines in the background.
+
+    Args:
+        settlement: Makes what the failures of one delivery are settled in.
+        everyone: Whether those who hear after someone who failed are served all the same.
+    """
+
+    def __init__(self, settlement: Callable[[], Settlement], *, everyone: bool) -> None:
+        self.lines: tuple[Line, ...] = ()  # also of listeners that were taken out, until another comes
+        self._settlement = settlement
+        self._everyone = everyone
+        self._deferred: deque[tuple[tuple[Hearer, ...], Any]] = deque()
+
+    def queue(self, listener: object, delivery: Delivery | None) -> Backlog | Line | None:
+        """Return where the messages of a listener are put; None if they are handed to it at once."""
+        if delivery is None:
+            return None
+        renew_after_fork(self)
+        finish_at_exit(self)
+        if not isinstance(delivery, Background):
+            return self
+        for line in self.lines:
+            if line.listener is listener and line.mode == delivery:  # it was here before
+                return line
+        line = Line(listener, delivery, everyone=self._everyone, keeper=self)
+        self.lines = (*self.lines, line)
+        return line
+
+    def put(self, hearers: tuple[Hearer, ...], message: object) -> None:
+        """Defer a message."""
+        self._deferred.append((hearers, message))
+
+    def take(self) -> list[HandlerFailed]:
+        """Return the failures in the background that nobody has seen yet."""
+        return [failure for line in self.lines for failure in line.take()]
+
+    def surface(self, _message: object = None) -> None:
+        """Let failures in the background be seen."""
+        failures = self.take()
+        if failures:
+            self._settle(self._settlement(), failures)
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Deliver what is deferred, and wait until the background is idle; then let failures be seen.
+
+        Raises:
+            DeliveryTimeout: The background is not idle after so many seconds.
+            WaitsForItself: This is the background.
+        """
+        self._drain(self._settlement(), timeout, whatever=False)
+
+    def close(self, timeout: float | None = None) -> None:
+        """Do the same whoever fails, end all threads, and say what was dropped."""
+        try:
+            self._drain(self._settlement(), timeout, whatever=True)
+        finally:
+            for line in self.lines:
+                line.retire()
+
+    @contextmanager
+    def barrier(self, message: object, timeout: float | None) -> Generator[list[HandlerFailed]]:
+        """Wait, after a block that puts in a message, until everyone has handled it.
+
+        Yields:
+            The failures in the background that concern this message: complete after the block.
+        """
+        self._check_that_it_can_wait()
+        failures: list[HandlerFailed] = []
+        with ExitStack() as stack:
+            lines = [(line, line.accepted, stack.enter_context(line.watching(message))) for line in self.lines]
+            yield failures
+            settlement = self._settlement()
+            self._deliver(settlement, whatever=False)
+            settlement.conclude()
+            until = _after(timeout)
+            for line, before, _ in lines:
+                if line.accepted > before:
+                    self._wait(line, until)
+            failures += [failure for _, _, watched in lines for failure in watched]
+
+    def after_fork(self) -> None:
+        """Begin with nothing: what waits at a fork is delivered by the parent."""
+        self._deferred.clear()
+
+    def at_exit(self, start: float) -> None:
+        """Give the background the time it has, then say what is lost, and what failed unseen."""
+        for line in self.lines:
+            if not line.wait(line.accepted, start + line.mode.deadline):
+                logger.error("%d messages to %r were lost at exit: it was too slow", line.left, line.listener)
+            line.say_what_was_dropped()
+        if self._deferred:
+            logger.error("%d deferred messages were lost at exit: nobody called flush()", len(self._deferred))
+        try:
+            self._settle(self._settlement(), self.take())
+        except BaseException:  # noqa: BLE001 - nobody is left to raise it to
+            logger.exception("a listener in the background failed, and nobody had seen it until the exit")
+
+    def _drain(self, settlement: Settlement, timeout: float | None, *, whatever: bool) -> None:
+        """Deliver and wait until nothing is left, also of what comes in meanwhile."""
+        self._check_that_it_can_wait()
+        until = _after(timeout)
+        while self._deferred or any(line.left for line in self.lines):
+            self._deliver(settlement, whatever=whatever)
+            for line in self.lines:
+                self._wait(line, until)
+        self._settle(settlement, self.take())
+
+    def _deliver(self, settlement: Settlement, *, whatever: bool) -> None:
+        """Deliver what is deferred, and what is deferred meanwhile; if told so, whatever is raised."""
+        while self._deferred:
+            hearers, message = self._deferred.popleft()
+            try:
+                settlement.serve(hearers, message)
+            except Exception as error:
+                if not whatever:
+                    raise
+                settlement.settle(HandlerFailed(error, message, hearers[0].handler))
+
+    def _settle(self, settlement: Settlement, failures: list[HandlerFailed]) -> None:
+        for failure in failures:
+            settlement.settle(failure)
+        settlement.conclude()
+
+    def _wait(self, line: Line, until: float | None) -> None:
+        if not line.wait(line.accepted, until):
+            message = f"{line.listener!r} in the background still has {line.left} messages before it."
+            raise DeliveryTimeout(message)
+
+    def _check_that_it_can_wait(self) -> None:
+        line = current_line()
+        if line is not None and line in self.lines:
+            message = (
+                f"{line.listener!r} is in the background, and waits for all that is in the background: for itself. "
+                f"Flush, close and wait elsewhere."
+            )
+            raise WaitsForItself(message)
+
+
+def _after(timeout: float | None) -> float | None:
+    return None if timeout is None else time.monotonic() + timeout

@@ -1,0 +1,153 @@
+"""Failures: what becomes of an exception that a handler raises, and of those who were to hear after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+from torchsystem.errors import InvalidOption
+from torchsystem.services.delivery import Call
+from torchsystem.services.messages import event
+
+FailurePolicy: TypeAlias = Literal["stop", "finish", "isolate"]
+OnFailure: TypeAlias = Callable[[Exception, Any, Callable[..., object]], object]
+
+
+@event
+class HandlerFailed:
+    """A handler failed, and the policy is to serve the others all the same.
+
+    Attributes:
+        error: What it raised.
+        event: What it was handling.
+        handler: Which it was: the function, as its decorator returned it.
+    """
+
+    error: BaseException
+    event: Any
+    handler: Callable[..., object]
+
+
+class Hearer(NamedTuple):
+    """Someone who is to be served: what is called, and for which handler."""
+
+    call: Call
+    handler: Callable[..., object]
+
+
+Announce: TypeAlias = Callable[[HandlerFailed], Iterable[Hearer]]
+
+
+class Settlement:
+    """What came up in one delivery, and what becomes of it when the delivery is over.
+
+    This one is for the policy `"stop"`, by which the first exception ends a delivery: what it has to settle happened
+    in the background, or while closing.
+    """
+
+    def __init__(self) -> None:
+        self.failures: list[HandlerFailed] = []
+        self._requests: list[BaseException] = []
+
+    def serve(self, hearers: Iterable[Hearer], message: object) -> None:
+        """Hand a message to everyone, in order; the first exception ends it."""
+        for call, _ in hearers:
+            call(message)
+
+    def settle(self, failure: HandlerFailed) -> None:
+        """Take in a failure. A request to stop is none, nor is an interrupt: they are raised in the end."""
+        if isinstance(failure.error, Exception) and not isinstance(failure.error, StopIteration):
+            self.note(failure, failure.error)
+        else:
+            self._requests.append(failure.error)
+
+    def note(self, failure: HandlerFailed, error: Exception) -> None:  # noqa: ARG002 - others tell it
+        """Keep a failure, to be raised in the end."""
+        self.failures.append(failure)
+
+    def conclude(self) -> None:
+        """Raise what is to be raised: a request as itself, caused by what else there is, so that nothing is lost."""
+        failed = self.merged()
+        if self._requests:  # an interrupt comes before a request to stop
+            raise min(self._requests, key=lambda error: isinstance(error, Exception)) from failed
+        if failed is not None:
+            raise failed
+
+    def merged(self) -> Exception | None:
+        """Return one exception for all failures: a single one as itself."""
+        return _errors(self.failures)[0] if len(self.failures) == 1 else _group(self.failures)
+
+
+class Everyone(Settlement):
+    """What came up in one delivery by the policies `"finish"` and `"isolate"`: everyone is served, whoever fails.
+
+    Args:
+        on_failure: What is told each failure, for `"isolate"`; None raises all of them in the end, for `"finish"`.
+        announce: Tells who is to hear that a handler failed.
+    """
+
+    def __init__(self, on_failure: OnFailure | None, announce: Announce | None) -> None:
+        super().__init__()
+        self._on_failure = on_failure
+        self._announce = announce
+
+    def serve(self, hearers: Iterable[Hearer], message: object) -> None:
+        """Hand a message to everyone, in order, whoever fails; only an interrupt ends it."""
+        for call, handler in hearers:
+            try:
+                call(message)
+            except Exception as error:  # noqa: BLE001 - that is the policy
+                self.settle(HandlerFailed(error, message, handler))
+            except BaseException as error:
+                raise error from self.merged()
+
+    def note(self, failure: HandlerFailed, error: Exception) -> None:
+        """Keep a failure or tell it, and let others hear of it; how they fail in turn is not announced."""
+        if self._on_failure is None:
+            super().note(failure, error)
+        else:
+            self._on_failure(error, failure.event, failure.handler)
+        if self._announce is not None:
+            announce, self._announce = self._announce, None
+            try:
+                self.serve(announce(failure), failure)
+            finally:
+                self._announce = announce
+
+    def merged(self) -> Exception | None:
+        """Return a group of all failures, also of a single one."""
+        return _group(self.failures)
+
+
+class Policy:
+    """What a producer or a publisher was told to do about failures.
+
+    Raises:
+        InvalidOption: There is no such policy, or `on_failure` is missing, or would never be called.
+    """
+
+    def __init__(self, failures: FailurePolicy, on_failure: OnFailure | None) -> None:
+        if failures not in get_args(FailurePolicy):
+            message = f"failures={failures!r} is no policy. Write 'stop', 'finish' or 'isolate'."
+            raise InvalidOption(message)
+        isolate = failures == "isolate"
+        if isolate != (on_failure is not None) or (isolate and not callable(on_failure)):
+            message = (
+                f"failures={failures!r} with on_failure={on_failure!r}: isolated failures, and only they, are told to "
+                f"a function. Write failures='isolate', on_failure=f, where f(error, event, handler) sees to them."
+            )
+            raise InvalidOption(message)
+        self.everyone = failures != "stop"
+        self._on_failure = on_failure
+
+    def settlement(self, announce: Announce | None = None) -> Settlement:
+        """Return what one delivery is settled in."""
+        return Everyone(self._on_failure, announce) if self.everyone else Settlement()
+
+
+def _errors(failures: Iterable[HandlerFailed]) -> list[Exception]:
+    return [failure.error for failure in failures if isinstance(failure.error, Exception)]
+
+
+def _group(failures: list[HandlerFailed]) -> Exception | None:
+    return ExceptionGroup(f"{len(failures)} handlers failed", _errors(failures)) if failures else None
