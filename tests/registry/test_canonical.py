@@ -223,8 +223,8 @@ def test_capturing_copies_no_tensor_and_keeps_none() -> None:
         (torch.empty(2, device="meta"), "a Tensor whose values cannot be read"),
         (np.array([object()]), "an array of Python objects"),
         ({1: lambda: None}, "a lambda"),
-        ({Point(0, 0)}, "a Point, which is not registered"),
-        (Config(width=Point(0, 0)), "a Point, which is not registered"),  # type: ignore[arg-type]
+        ({Point(0, 0)}, "a Point, which was not registered"),
+        (Config(width=Point(0, 0)), "a Point, which was not registered"),  # type: ignore[arg-type]
         (partial(lambda: None), "a lambda"),
     ],
     ids=["meta", "objects", "dict", "set", "dataclass", "partial"],

@@ -48,7 +48,10 @@ def local() -> Any:
         (read(), "it is a generator, which can be read only once"),
         (iter([1]), "it is a list_iterator"),
         (io.StringIO(), "it is a StringIO, a stream"),
-        (Unregistered(), r"an Unregistered, which is not registered. Write `register\(Unregistered\)`"),
+        (
+            Unregistered(),
+            r"an Unregistered, which was not registered when it was made. Write `register\(Unregistered\)`",
+        ),
         (Unregistered().__repr__, "it is a method of an Unregistered"),
         (Unregistered().method, "it is the function Unregistered.method, which another process cannot find by name"),
         (type("Local", (), {}), "it is the class Local, which another process cannot find by name"),

@@ -7,10 +7,11 @@ from __future__ import annotations
 import copy
 import inspect
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import pytest
+from pydantic import BaseModel
 from torch.nn import Linear, Module
 
 from torchsystem.errors import InvalidExclusion, InvalidRegistration, NameTaken, NotRegistered
@@ -149,6 +150,26 @@ def test_a_registered_class_takes_its_place_among_several_bases() -> None:
     assert Left().made == ["Left"]
 
 
+def test_a_class_that_follows_a_protocol_is_still_constructed() -> None:
+    """A protocol before the base has a constructor that only looks for the next one; it still does."""
+
+    class Runs(Protocol):
+        def run(self) -> None: ...
+
+    class Base:
+        def __init__(self, x: int) -> None:
+            self.x = x
+
+    class Runner(Runs, Base):
+        def run(self) -> None: ...
+
+    before = inspect.signature(Runner)
+    register(Runner)
+    assert Runner(3).x == 3
+    assert getarguments(Runner(3)) == {"x": 3}
+    assert inspect.signature(Runner) == before
+
+
 def test_generic_and_abstract_classes_register() -> None:
     """Being generic, abstract or a protocol's implementation makes no difference."""
 
@@ -273,9 +294,29 @@ def test_dataclasses_register() -> None:
     class Slim:
         x: int
 
+    @register
+    @dataclass
+    class Lists:
+        x: list[int] = field(default_factory=list)
+        y: list[int] = field(default_factory=lambda: [1])
+
+    assert getarguments(Lists([], y=[1])) == {}
+    assert getarguments(Lists([1], [])) == {"x": [1], "y": []}
     assert getarguments(Frozen(1, 2)) == {"x": 1}
     assert gethash(Slim(1)) == gethash(Slim(x=1))
     assert Frozen(1) == Frozen(1)
+
+
+def test_pydantic_models_register() -> None:
+    """A model is bound to the signature that it shows, defaults included."""
+
+    @register
+    class Request(BaseModel):
+        width: int
+        depth: int = 2
+
+    assert getarguments(Request(depth=2, width=3)) == {"width": 3}
+    assert gethash(Request(width=3).model_copy()) == gethash(Request(width=3))
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from torchsystem.errors import InvalidRegistration, NoCanonicalForm, NotRegistered
 from torchsystem.registry.freeze import thawed
 from torchsystem.registry.hooks import registration_of
 from torchsystem.registry.record import Identity, recall, remember
-from torchsystem.registry.values import JSON, Construction, Formless, arguments_as_json, stumble
+from torchsystem.registry.values import JSON, Construction, arguments_as_json, stumble
 from torchsystem.registry.views import as_argument
 
 
@@ -37,7 +35,7 @@ def getarguments(obj: object) -> dict[str, Any]:
     Raises:
         NotRegistered: The class of the object is not registered, or was not when the object was made.
 
-    Example:
+    Examples:
         >>> from torchsystem.registry import register
         >>> @register
         ... class Perceptron:
@@ -73,7 +71,7 @@ def gethash(obj: object) -> str:
         NotRegistered: The class of the object is not registered, and no hash was set.
         NoCanonicalForm: An argument is of a kind that has none.
 
-    Example:
+    Examples:
         >>> from torchsystem.registry import register
         >>> @register
         ... class Perceptron:
@@ -86,7 +84,7 @@ def gethash(obj: object) -> str:
     identity = recall(obj)
     if identity is not None and identity.hash is not None:
         return identity.hash
-    return digest(getname(obj), _written(_construction(obj)))
+    return digest(getname(obj), _whole(_construction(obj)).text)
 
 
 def getmetadata(obj: object) -> Metadata:
@@ -103,7 +101,7 @@ def getmetadata(obj: object) -> Metadata:
         NotRegistered: The class of the object is not registered.
         NoCanonicalForm: An argument is of a kind that has none.
 
-    Example:
+    Examples:
         >>> from torchsystem.registry import register
         >>> @register
         ... class Perceptron:
@@ -111,7 +109,8 @@ def getmetadata(obj: object) -> Metadata:
         >>> getmetadata(Perceptron(784))
         {'name': 'Perceptron', 'hash': '7e44661136354857c215f79df76bfa62', 'arguments': {'features': 784}}
     """
-    return {"name": getname(obj), "hash": gethash(obj), "arguments": _written(_construction(obj))}
+    construction = _whole(_construction(obj))
+    return {"name": getname(obj), "hash": gethash(obj), "arguments": arguments_as_json(construction)}
 
 
 def setname(obj: object, name: str | None = None) -> None:
@@ -143,21 +142,19 @@ def sethash(obj: object, hash: str | None = None) -> None:  # noqa: A002 - what 
     _identity(obj).hash = gethash(obj) if hash is None else hash
 
 
-def digest(name: str, arguments: Mapping[str, JSON]) -> str:
-    """Give the hash of a construction from the canonical form of its arguments."""
-    return hashlib.md5((name + json.dumps(arguments)).encode(), usedforsecurity=False).hexdigest()
+def digest(name: str, arguments: str) -> str:
+    """Give the hash of a construction from its name and the canonical form of its arguments, as JSON."""
+    return hashlib.md5((name + arguments).encode(), usedforsecurity=False).hexdigest()
 
 
-def _written(construction: Construction) -> dict[str, JSON]:
-    """Give the canonical form of the arguments of a construction."""
-    try:
-        return arguments_as_json(construction)
-    except Formless:
-        pass
-    try:  # what had no form when the object was made may have been taught one since
-        return arguments_as_json(thawed(construction))
-    except Formless:
-        raise _refusal(thawed(construction)) from None
+def _whole(construction: Construction) -> Construction:
+    """Give a construction of which everything has a canonical form, or refuse by name what has none."""
+    if construction.has_form:
+        return construction
+    again = thawed(construction)  # what had no form when the object was made may have been taught one since
+    if again.has_form:
+        return again
+    raise _refusal(again)
 
 
 def _construction(obj: object) -> Construction:

@@ -7,6 +7,7 @@ classes by name are only those of `torch.nn` and `torch.optim`, and of the modul
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from inspect import BoundArguments, Parameter
@@ -50,7 +51,7 @@ class Builder:
         expected, found = metadata.get("hash"), gethash(built)
         if expected is None or expected == found:
             return built
-        if found != digest(name, arguments):
+        if found != digest(name, json.dumps(arguments)):
             message = (
                 f"what was built is {found}, and not {expected}. Its class has changed since, or another value was "
                 f"given; leave the hash out of the metadata to build it all the same."

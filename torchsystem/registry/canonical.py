@@ -62,7 +62,7 @@ def register(
         NameTaken: The form is known already, and `replace` is not given.
         InvalidRegistration: It is no type, or a plain one, whose form is fixed for ever.
 
-    Example:
+    Examples:
         ```python
         from torchsystem.registry import canonical, gethash, register
 

@@ -20,7 +20,7 @@ C = TypeVar("C")
 class Registry(Generic[T]):
     """Classes of one kind by the names they are registered under, in the order in which they were registered.
 
-    Example:
+    Examples:
         ```python
         from torch.nn import CrossEntropyLoss, Module
 
@@ -146,7 +146,7 @@ class Registry(Generic[T]):
             UnknownName: A class is not registered here.
             CannotBuild: An argument is missing, not known or cannot be made, or the hash is another.
 
-        Example:
+        Examples:
             ```python
             from torch.nn import Linear, Module, ReLU, Sequential
 

@@ -64,7 +64,7 @@ def register(
         InvalidExclusion: There is no such parameter.
         NameTaken: The class is registered already under another name, or with other exclusions.
 
-    Example:
+    Examples:
         ```python
         from torch.optim import SGD
 

@@ -37,7 +37,7 @@ def fingerprint(weights: Module | Mapping[str, Any]) -> str:
     Raises:
         NoCanonicalForm: Something in it has no content: a tensor on the meta device, an object that is no value.
 
-    Example:
+    Examples:
         ```python
         import torch
         from torch.nn import Linear

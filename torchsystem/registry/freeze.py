@@ -142,8 +142,8 @@ def _unknown(value: Any) -> Unknown:
         case MethodWrapperType():
             return Unknown(f"a method of {_article(type(value.__self__).__name__)}", look=look)
         case _:
-            remedy = f"Write `register({name})`, or teach its form, `canonical.register({name}, function)`"
-            return Unknown(f"{_article(name)}, which is not registered", remedy, look)
+            remedy = f"Write `register({name})` before that, or teach its form, `canonical.register({name}, function)`"
+            return Unknown(f"{_article(name)}, which was not registered when it was made", remedy, look)
 
 
 def _article(noun: str) -> str:

@@ -7,7 +7,7 @@ object's bases, as if it were not there.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from inspect import Parameter, Signature
 from types import MethodType
@@ -20,7 +20,12 @@ from torchsystem.registry.registration import Registration
 
 def constructor_signature(cls: Any) -> Signature:
     """Tell what the constructor of a class is given, without `self`."""
-    constructor = cls.__new__ if cls.__init__ is object.__init__ else cls.__init__
+    stated = getattr(cls, "__signature__", None)
+    if isinstance(stated, Signature):  # pydantic says here what its constructor does not
+        return stated
+    constructor = _constructor(cls.__mro__)
+    if constructor is object.__init__:
+        constructor = cls.__new__
     if constructor is object.__new__:
         return Signature()
     try:
@@ -56,9 +61,9 @@ def equip(cls: type, registration: Registration) -> None:
         raise InvalidRegistration(message) from error
 
 
-def _capturing(cls: Any, registration: Registration) -> Callable[..., None]:
+def _capturing(cls: type, registration: Registration) -> Callable[..., None]:
     """Wrap a constructor to look at what it is given, before it can change that."""
-    init = _method(cls, "__init__")
+    init = _init(cls)
 
     @wraps(init)
     def capture(self: object, /, *args: Any, **kwargs: Any) -> None:
@@ -68,7 +73,7 @@ def _capturing(cls: Any, registration: Registration) -> Callable[..., None]:
 
     capturing: Any = capture
     capturing.__registration__ = registration
-    if cls.__init__ is object.__init__:  # whose own signature says nothing
+    if _constructor(cls.__mro__) is object.__init__:  # whose own signature says nothing
         itself = Parameter("self", Parameter.POSITIONAL_ONLY)
         capturing.__signature__ = Signature([itself, *registration.signature.parameters.values()])
     return capture
@@ -114,13 +119,29 @@ def _method(cls: type, name: str) -> Callable[..., Any]:
 
     @wraps(getattr(cls, name))
     def inherited(self: object, /, *args: Any, **kwargs: Any) -> Any:
-        method = getattr(super(cls, self), name)
-        if (
-            name == "__init__"
-            and getattr(method, "__objclass__", None) is object
-            and type(self).__new__ is not object.__new__
-        ):
-            return method()  # the arguments were meant for `__new__`, and `object` lets them pass
-        return method(*args, **kwargs)
+        return getattr(super(cls, self), name)(*args, **kwargs)
 
     return inherited
+
+
+def _init(cls: Any) -> Callable[..., None]:
+    """Find the constructor of a class, as `_method` does, with the rules that `object` and protocols have for it."""
+    own: Callable[..., None] | None = vars(cls).get("__init__")
+    if own is not None:
+        return own
+
+    @wraps(cls.__init__)
+    def inherited(self: object, /, *args: Any, **kwargs: Any) -> None:
+        bases = type(self).__mro__
+        init = _constructor(bases[bases.index(cls) + 1 :])
+        if init is object.__init__ and type(self).__new__ is not object.__new__:
+            return init(self)  # the arguments were meant for `__new__`, and `object` lets them pass
+        return init(self, *args, **kwargs)
+
+    return inherited
+
+
+def _constructor(classes: Iterable[type]) -> Callable[..., None]:
+    """Find the first constructor: not that of a protocol, which only goes on to the next, and not if it is wrapped."""
+    constructors: Iterator[Callable[..., None]] = (vars(cls)["__init__"] for cls in classes if "__init__" in vars(cls))
+    return next(each for each in constructors if getattr(each, "__name__", "") != "_no_init_or_replace_init")

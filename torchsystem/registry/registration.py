@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from inspect import Parameter, Signature
 from itertools import chain, repeat
@@ -32,6 +33,7 @@ class Registration:
         self.excluded = excluded or frozenset()
         # Now, not later: a constructor may change a mutable default.
         self._defaults = {each.name: freeze(each.default) for each in parameters if each.default is not each.empty}
+        self._factories = _default_factories(cls)
         self._positional = [each.name for each in parameters if each.kind <= Parameter.POSITIONAL_OR_KEYWORD]
         self._rest = next((each.name for each in parameters if each.kind is Parameter.VAR_POSITIONAL), None)
         self._extra = next((each.name for each in parameters if each.kind is Parameter.VAR_KEYWORD), None)
@@ -40,11 +42,8 @@ class Registration:
         """Freeze what the constructor is given, before it runs. Binding waits: most objects are never asked."""
         if not (PLAIN.issuperset(map(type, args)) and PLAIN.issuperset(map(type, kwargs.values()))):
             names = chain(self._positional, repeat(self._rest))
-            # What does not count is not even looked at.
-            args = tuple(
-                [None if name in self.excluded else freeze(arg) for name, arg in zip(names, args, strict=False)]
-            )
-            kwargs = {name: None if self._excludes(name) else freeze(arg) for name, arg in kwargs.items()}
+            args = tuple([self._freeze(value, name) for value, name in zip(args, names, strict=False)])
+            kwargs = {name: self._freeze(value, name) for name, value in kwargs.items()}
         return Construction(self, args, kwargs)
 
     def bind(self, args: tuple[Frozen, ...], kwargs: Mapping[str, Frozen]) -> dict[str, Frozen]:
@@ -60,26 +59,38 @@ class Registration:
             raise NoCanonicalForm(message) from error
         given = bound.pop(self._extra, {}) if self._extra is not None else {}
         arguments = {
-            name: value for name, value in bound.items() if not (name in self.excluded or self._is_default(name, value))
+            name: value for name, value in bound.items() if not (self._excludes(name) or self._is_default(name, value))
         }
         extra = {name: given[name] for name in sorted(given) if not self._excludes(name)}
         if self._extra is not None and not self.signature.parameters.keys().isdisjoint(extra):
             extra = {self._extra: extra}
         return arguments | extra
 
-    def _excludes(self, keyword: str) -> bool:
-        return keyword in self.excluded or (keyword not in self.signature.parameters and self._extra in self.excluded)
+    def _freeze(self, value: Any, name: str | None) -> Frozen:
+        if type(value) in PLAIN:
+            plain: Frozen = value
+            return plain
+        return None if self._excludes(name) else freeze(value)  # what does not count is not even looked at
+
+    def _excludes(self, name: str | None) -> bool:
+        return name in self.excluded or (name not in self.signature.parameters and self._extra in self.excluded)
 
     def _is_default(self, name: str, value: Frozen) -> bool:
         if name not in self._defaults:
             return False
-        default = self._defaults[name]
+        default = freeze(self._factories[name]()) if name in self._factories else self._defaults[name]
         if isinstance(value, Unknown) and isinstance(default, Unknown):
             return value.look() is self.signature.parameters[name].default
         try:
             return text(value) == text(default)
         except Formless:
             return False
+
+
+def _default_factories(cls: Any) -> dict[str, Callable[[], object]]:
+    """Find the functions that make defaults, where a signature only shows that there is one: those of a dataclass."""
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    return {each.name: each.default_factory for each in fields if callable(each.default_factory)}
 
 
 def exclusions(

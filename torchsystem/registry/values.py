@@ -53,7 +53,7 @@ class Settled:
 class Construction:
     """One call of a registered constructor; bound to the signature when somebody first asks."""
 
-    __slots__ = ("_args", "_bound", "_kwargs", "_origin")
+    __slots__ = ("_args", "_bound", "_kwargs", "_origin", "_text")
 
     def __init__(
         self, origin: Origin, args: tuple[Frozen, ...] = (), kwargs: Mapping[str, Frozen] | None = None
@@ -62,6 +62,7 @@ class Construction:
         self._args = args
         self._kwargs = kwargs
         self._bound: dict[str, Frozen] | None = None
+        self._text: str | None = None
 
     @property
     def name(self) -> str:
@@ -74,6 +75,25 @@ class Construction:
         if self._bound is None:
             self._bound = self._origin.bind(self._args, self._kwargs or {})
         return self._bound
+
+    @property
+    def text(self) -> str:
+        """The canonical form of the arguments, as JSON; kept, for an identity is asked for again and again.
+
+        Raises:
+            Formless: Something in it has none.
+        """
+        if self._text is None:
+            self._text = json.dumps(arguments_as_json(self))
+        return self._text
+
+    @property
+    def has_form(self) -> bool:
+        """Whether everything in it has a canonical form."""
+        try:
+            return bool(self.text)
+        except Formless:
+            return False
 
     def renamed(self, name: str) -> Construction:
         """Give the same construction under another name."""
