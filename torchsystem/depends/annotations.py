@@ -43,10 +43,9 @@ def evaluate(annotation: object, function: Callable[..., object], parameter: str
         UnresolvedAnnotation: A name in the annotation cannot be found.
     """
     owner = _owner(function)
-    names = _names_around(owner)
     holder = SimpleNamespace(__annotations__={parameter: annotation})
     try:
-        return typing.get_type_hints(holder, names, include_extras=True)[parameter]
+        return typing.get_type_hints(holder, _globals(owner), _names_around(owner), include_extras=True)[parameter]
     except Exception as error:
         code = getattr(owner, "__code__", None)
         where = f" ({code.co_filename}:{code.co_firstlineno})" if isinstance(code, CodeType) else ""
@@ -73,20 +72,32 @@ class _Unknown:
 
 
 class _Lenient(dict[str, object]):
+    """Names in which none is missing."""
+
+    def __init__(self, names: dict[str, object], outer: dict[str, object]) -> None:
+        super().__init__(names)
+        self._outer = outer
+
     def __missing__(self, name: str) -> object:
-        return getattr(builtins, name, _Unknown())
+        return self._outer[name] if name in self._outer else getattr(builtins, name, _Unknown())
 
 
 def evaluate_but_for_unknown(annotation: str, function: Callable[..., object]) -> Any:
-    """Evaluate an annotation in which some names cannot be found; None where that does not help."""
+    """Evaluate the outermost level of an annotation in which some names cannot be found; None where none help."""
+    owner = _owner(function)
+    names = _Lenient(_names_around(owner), _globals(owner))
     resolved: Any = annotation
-    names = _Lenient(_names_around(_owner(function)))
     try:
         while isinstance(resolved, str):
-            resolved = eval(resolved, {}, names)  # noqa: S307 - the function's own text
+            resolved = eval(_compiled(resolved), {}, names)  # noqa: S307 - the function's own text
     except Exception:  # noqa: BLE001 - an unknown name stands where it decides something
         return None
     return resolved
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(annotation: str) -> CodeType:
+    return compile(annotation, "<annotation>", "eval", dont_inherit=True)
 
 
 def _owner(function: object) -> Any:
@@ -104,11 +115,15 @@ def _owner(function: object) -> Any:
     return function
 
 
+def _globals(function: object) -> dict[str, object]:
+    return getattr(function, "__globals__", {})
+
+
 def _names_around(function: Any) -> dict[str, object]:
-    """Gather the names that the source of ``function`` could see, the innermost last."""
-    names: dict[str, object] = dict(getattr(function, "__globals__", {}))
+    """Gather the names that the source of ``function`` could see beside the global ones, the innermost last."""
+    names: dict[str, object] = {}
     code = getattr(function, "__code__", None)
-    if isinstance(code, CodeType):
+    if isinstance(code, CodeType) and not function.__qualname__.isidentifier():
         for frame in reversed(_defining_frames(code)):
             names.update(frame.f_locals)
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):

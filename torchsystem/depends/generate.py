@@ -33,7 +33,7 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from torchsystem.depends.graph import Argument, Node, Plan
-from torchsystem.depends.marks import EMPTY, MISSING
+from torchsystem.depends.marks import EMPTY, MISSING, NEEDED
 from torchsystem.depends.signature import KEYWORD_ONLY, Parameters
 from torchsystem.depends.writer import Writer, cleans_up, is_awaited, is_leaf, prefix_of, word_for
 
@@ -127,12 +127,12 @@ def _lacks(handler: str, name: str) -> NoReturn:
     raise TypeError(message)
 
 
-def defaults(parameters: Parameters, mark: object) -> tuple[tuple[object, ...], dict[str, object]]:
-    """Return the defaults of the generated function: the handler's, and ``mark`` for what need not be given."""
+def defaults(parameters: Parameters) -> tuple[tuple[object, ...], dict[str, object]]:
+    """Return the defaults of the generated function: the handler's, and ``NEEDED`` for what is made."""
     positional: list[object] = []
     keywords: dict[str, object] = {}
     for parameter in parameters:
-        default = mark if parameter.dependency is not None else parameter.default
+        default = NEEDED if parameter.dependency is not None else parameter.default
         if parameter.kind == KEYWORD_ONLY:
             if default is not EMPTY:
                 keywords[parameter.name] = default

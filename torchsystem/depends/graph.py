@@ -55,12 +55,13 @@ class Node:
         target: What is really called: the generator function below a ``@contextmanager``, else the same.
         fixed: Whether it is made from nothing that a caller passes.
         waits: Whether it, or something it is made from, must be awaited.
+        sound: Whether neither it nor anything it is made from has a problem.
         structure: What makes two nodes one: the same callables, made from the same.
     """
 
     __slots__ = (
         "__weakref__", "cache", "declared", "fixed", "implementation", "inputs",
-        "kept", "kind", "problem", "scope", "structure", "target", "waits",
+        "kept", "kind", "problem", "scope", "sound", "structure", "target", "waits",
     )  # fmt: skip
 
     def __init__(self, declared: Factory, implementation: Factory, scope: Scope, *, cache: bool) -> None:
@@ -75,6 +76,7 @@ class Node:
         self.kept: Keeper | None = None
         self.fixed = True
         self.waits = False
+        self.sound = True
         self.structure: tuple[object, ...] = ()
 
     @property
@@ -115,15 +117,15 @@ class Plan:
 
     def problems(self) -> Iterator[Node]:
         """Walk the nodes that cannot be made."""
-        seen: set[int] = set()
-        stack = list(self.needs.values())[::-1]
+        seen: set[Node] = set()
+        stack = [node for node in reversed(self.needs.values()) if not node.sound]
         while stack:
             node = stack.pop()
-            if id(node) not in seen:
-                seen.add(id(node))
+            if node not in seen:
+                seen.add(node)
                 if node.problem is not None:
                     yield node
-                stack.extend(list(node.nodes)[::-1])
+                stack.extend(reversed([child for child in node.nodes if not child.sound]))
 
 
 def in_order(roots: Iterable[Node], given: Mapping[str, object] = types.MappingProxyType({})) -> list[Node]:

@@ -32,7 +32,8 @@ def _code_of(decorator: Callable[..., Any]) -> object:
 
 
 # By flag of a code object, as in `inspect`.
-_FLAGS = {0x200: Kind.ASYNC_GENERATOR, 0x80: Kind.COROUTINE, 0x20: Kind.GENERATOR}
+_KINDS = {0x200: Kind.ASYNC_GENERATOR, 0x80: Kind.COROUTINE, 0x20: Kind.GENERATOR}
+_FLAGS = sum(_KINDS)
 
 # All functions made by these decorators share one code object each: the surest way to know them.
 _CONTEXT_MANAGER = _code_of(contextlib.contextmanager)
@@ -51,6 +52,8 @@ def target(dependency: Callable[..., object]) -> Callable[..., object]:
 def kind(dependency: Callable[..., object]) -> Kind:
     """Tell how ``dependency`` gives its value, by what it is and never by calling it."""
     function: Any = target(dependency)
+    if type(function) is types.FunctionType:
+        return _KINDS.get(function.__code__.co_flags & _FLAGS, Kind.PLAIN)
     while isinstance(function, partial):
         function = function.func
     if isinstance(function, type):
@@ -60,7 +63,7 @@ def kind(dependency: Callable[..., object]) -> Kind:
     if isinstance(function, types.MethodType):
         function = function.__func__
     flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-    return next((kind for flag, kind in _FLAGS.items() if flags & flag), Kind.PLAIN)
+    return _KINDS.get(flags & _FLAGS, Kind.PLAIN)
 
 
 def unwrapped(function: object) -> object:

@@ -12,13 +12,13 @@ from torchsystem.depends import draw
 from torchsystem.depends.bound import BoundCall
 from torchsystem.depends.generate import defaults, makers, namespace
 from torchsystem.depends.graph import Factory, Node, Plan
-from torchsystem.depends.marks import MISSING
+from torchsystem.depends.marks import MISSING, NEEDED
 from torchsystem.depends.plan import is_hashable
 from torchsystem.depends.recipes import Recipe
 from torchsystem.depends.signature import Parameters
 from torchsystem.depends.solve import CallScope, spread
 
-FindRecipe: TypeAlias = Callable[["Factory", "Parameters"], "Recipe"]
+FindRecipe: TypeAlias = Callable[[], "Recipe"]
 
 
 class Linker:
@@ -36,15 +36,14 @@ class Linker:
     """
 
     __slots__ = (
-        "__weakref__", "_cell", "_find", "_handler", "_lock", "_parameters", "_plan",
+        "__weakref__", "_cell", "_defaults", "_find", "_lock", "_plan",
         "_stale", "function", "generated", "keys",
     )  # fmt: skip
 
     def __init__(
         self, handler: Factory, parameters: Parameters, recipe: Recipe, find: FindRecipe, lock: threading.RLock
     ) -> None:
-        self._handler = handler
-        self._parameters = parameters
+        self._defaults = defaults(parameters)
         self._find = find
         self._lock = lock
         self._stale = (self,)
@@ -69,7 +68,7 @@ class Linker:
     def _in_force(self) -> tuple[Plan, tuple[object, ...]]:
         with self._lock:
             if self._cell.cell_contents is self._stale:
-                self._link(self._find(self._handler, self._parameters))
+                self._link(self._find())
             return self._plan, self._cell.cell_contents
 
     def _link(self, recipe: Recipe) -> None:
@@ -85,7 +84,10 @@ class Linker:
         binding = (plan.handler, *makers(nodes, functools.partial(_refusal, plan)), call)
         self.function.__code__ = self.generated.code
         mark = MISSING if plan.kind.cleans_up else binding
-        self.function.__defaults__, self.function.__kwdefaults__ = defaults(self._parameters, mark)
+        positional, keywords = self._defaults
+        self.function.__defaults__ = tuple([mark if value is NEEDED else value for value in positional])
+        if keywords:
+            self.function.__kwdefaults__ = {n: mark if value is NEEDED else value for n, value in keywords.items()}
         self._cell.cell_contents = binding
 
     def _is_mark(self, value: object) -> bool:

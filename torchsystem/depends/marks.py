@@ -16,4 +16,5 @@ class Mark:
 
 
 EMPTY = Mark("empty")  # there is no default, or no annotation
-MISSING = Mark("missing")  # stands for what a caller need not give
+MISSING = Mark("missing")  # a caller did not give what has to be given, or is made
+NEEDED = Mark("needed")  # stands for the binding in force, where that is the default

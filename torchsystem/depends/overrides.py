@@ -48,7 +48,10 @@ class Overrides(dict[Factory, Factory]):
 
     def binding_of(self, key: Factory) -> Binding | None:
         """Return what is in force for ``key``, with its scope."""
-        stack = self._stacks.get(key) if is_hashable(key) else None
+        try:
+            stack = self._stacks.get(key)
+        except TypeError:  # it cannot be hashed, and so never be overridden
+            return None
         return stack[-1].binding if stack else None
 
     def snapshot(self) -> Callable[[Factory], Binding | None]:

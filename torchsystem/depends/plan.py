@@ -116,16 +116,16 @@ class _Draft:
             inside: The dependencies in whose own override this use stands; here they mean the original.
             path: What is being made around it, to find cycles.
         """
-        declared = mark.dependency
+        declared, me = mark.dependency, identity(mark.dependency)
         self.plan.keys.append(declared)
-        binding = None if identity(declared) in inside else self.planner.binding_of(declared)
+        binding = None if me in inside else self.planner.binding_of(declared)
         asked: Scope | None = mark.scope
         implementation = declared
         if binding is not None:
-            inside |= {identity(declared)}
+            inside |= {me}
             implementation, asked = binding.implementation, asked or binding.scope
         scope = self.scope(mark, asked, user)
-        memo = (identity(declared), inside, scope, user)
+        memo = (me, inside, scope, user)
         if mark.cache and memo in self.known:
             return self.known[memo]
         node = Node(declared, implementation, scope, cache=mark.cache)
@@ -133,6 +133,7 @@ class _Draft:
             node.problem = mistakes.too_short(node)
         else:
             self.fill(node, inside, path)
+        node.sound = node.problem is None and (not node.inputs or all(child.sound for child in node.nodes))
         node = self.planner.intern(node)
         if mark.cache:
             self.known[memo] = node
@@ -149,7 +150,7 @@ class _Draft:
 
     def fill(self, node: Node, inside: frozenset[object], path: Path) -> None:
         """Find what ``node`` is made from, or what is wrong with it."""
-        if any(_is_same(step, node.implementation) for step in path):
+        if _is_on(path, node.implementation):
             node.problem = mistakes.cycle(path, node.implementation)
             return
         try:
@@ -182,14 +183,14 @@ class _Draft:
                 node.problem = source
                 return
             inputs.append(Input(parameter.name, skipped or parameter.kind == KEYWORD_ONLY, source))
-        node.inputs = tuple(inputs)
-        node.fixed = all(isinstance(i.source, Node) and i.source.fixed for i in inputs)
-        node.waits = node.kind.is_async or any(child.waits for child in node.nodes)
-        node.structure = (
-            identity(node.declared),
-            identity(node.implementation),
-            *((i.name, i.by_keyword, *_structure(i.source)) for i in inputs),
-        )
+        node.waits = node.kind.is_async
+        node.structure = (identity(node.declared), identity(node.implementation))
+        if inputs:
+            node.inputs = tuple(inputs)
+            node.fixed = all(isinstance(i.source, Node) and i.source.fixed for i in inputs)
+            node.waits = node.waits or any(child.waits for child in node.nodes)
+            for name, by_keyword, source in inputs:
+                node.structure += (name, by_keyword, *_structure(source))
 
     def source(
         self, node: Node, parameter: Parameter, inside: frozenset[object], path: Path
@@ -219,8 +220,9 @@ def identity(factory: Factory) -> object:
     return id(factory)
 
 
-def _is_same(step: Factory | str, factory: Factory) -> bool:
-    return not isinstance(step, str) and identity(step) == identity(factory)
+def _is_on(path: Path, factory: Factory) -> bool:
+    me = identity(factory)
+    return any(not isinstance(step, str) and identity(step) == me for step in path[1:])
 
 
 def _structure(source: Node | Argument) -> tuple[object, ...]:

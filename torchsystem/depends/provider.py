@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 import types
 import warnings
+import weakref
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
-from weakref import WeakSet
 
 from torchsystem.depends import draw
 from torchsystem.depends.bound import BoundCall
@@ -18,7 +19,7 @@ from torchsystem.depends.linker import Linker
 from torchsystem.depends.marker import Scope
 from torchsystem.depends.overrides import Overrides, Written
 from torchsystem.depends.plan import Planner
-from torchsystem.depends.recipes import Recipes
+from torchsystem.depends.recipes import BindingOf, Recipes, needs_of
 from torchsystem.depends.session import Session
 from torchsystem.depends.signature import Parameters, parameters_of
 from torchsystem.errors import InvalidDependency, TorchSystemError, UnboundInterface
@@ -52,11 +53,11 @@ class Provider:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._linkers: WeakSet[Linker] = WeakSet()
+        self._linkers: set[weakref.ref[Linker]] = set()
         self._keep = Keep()
         self._blocks = 0
         self.dependency_overrides = Overrides(self._lock, self._changed)
-        self._recipes = Recipes(self._planner, self.dependency_overrides.binding_of)
+        self._recipes = Recipes(self.dependency_overrides.binding_of, self._planner)
 
     def override(self, dependency: Factory, implementation: Factory, scope: Scope | None = None) -> Written:
         """Bind ``implementation`` in the place of ``dependency``, from now on or for a ``with`` block.
@@ -141,7 +142,7 @@ class Provider:
             return str(error)
         except Exception as error:  # noqa: BLE001 - explains, never raises
             return f"{original!r} cannot be explained: {error}"
-        plan = self._planner().plan(original, parameters or ())
+        plan = self._planner(self.dependency_overrides.snapshot()).plan(original, parameters or ())
         text = draw.tree(plan, next(plan.problems(), None))
         text += "".join(f"\n✗ {node.problem.message}" for node in plan.problems() if node.problem is not None)
         if linker is not None:
@@ -164,27 +165,29 @@ class Provider:
             ...     call(build, 64)
             'mlp(64) on cuda'
         """
-        return Session(self._planner())
+        return Session(self._planner(self.dependency_overrides.snapshot()))
 
-    def _planner(self) -> Planner:
-        return Planner(self.dependency_overrides.snapshot(), self._keep.nodes, self._keep.make)
+    def _planner(self, binding_of: BindingOf) -> Planner:
+        return Planner(binding_of, self._keep.nodes, self._keep.make)
 
     def _changed(self, dependency: Factory) -> None:
         """Have everything that uses ``dependency`` bound anew (the lock is held)."""
-        for linker in self._linkers:
-            if dependency in linker.keys:
+        for reference in self._linkers.copy():
+            linker = reference()
+            if linker is not None and dependency in linker.keys:
                 linker.invalidate()
 
     def link(self, handler: Factory, parameters: Parameters) -> Callable[..., Any]:
         """Make the injected function of ``handler``: see :func:`inject`."""
         with self._lock:
-            recipe = self._recipes.find(handler, parameters)
+            find = functools.partial(self._recipes.find, handler, parameters, needs_of(handler, parameters))
+            recipe = find()
             for node in recipe.plan.problems():
                 # Whoever is not bound yet may be by the time of the call; all else is a mistake now.
                 if node.problem is not None and node.problem.error is not UnboundInterface:
                     raise draw.error(recipe.plan, node)
-            linker = Linker(handler, parameters, recipe, self._recipes.find, self._lock)
-            self._linkers.add(linker)
+            linker = Linker(handler, parameters, recipe, find, self._lock)
+            self._linkers.add(weakref.ref(linker, self._linkers.discard))
         return linker.function
 
 

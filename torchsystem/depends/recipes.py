@@ -15,6 +15,7 @@ from torchsystem.depends.marks import EMPTY
 from torchsystem.depends.plan import Binding, Planner, identity
 from torchsystem.depends.signature import Parameters
 
+Needs: TypeAlias = tuple[object, ...]
 BindingOf: TypeAlias = Callable[[Factory], "Binding | None"]
 
 _KEPT = 256  # by handlers' needs
@@ -31,37 +32,46 @@ class Recipe(NamedTuple):
 
     def holds(self, binding_of: BindingOf) -> bool:
         """Tell whether the overrides it looked up are as they were."""
-        return all(binding_of(key) is bound for key, bound in zip(self.plan.keys, self.bound, strict=True))
+        for key, bound in zip(self.plan.keys, self.bound, strict=True):  # noqa: SIM110 - `all` takes thrice the time
+            if binding_of(key) is not bound:
+                return False
+        return True
 
 
 class Recipes:
     """The recipes of one provider; whoever asks holds its lock."""
 
-    def __init__(self, planner: Callable[[], Planner], binding_of: BindingOf) -> None:
-        self._planner = planner
+    def __init__(self, binding_of: BindingOf, planner: Callable[[BindingOf], Planner]) -> None:
         self._binding_of = binding_of
-        self._known: dict[tuple[object, ...], list[Recipe]] = {}
+        self._planner = planner
+        self._known: dict[Needs, list[Recipe]] = {}
 
-    def find(self, handler: Factory, parameters: Parameters) -> Recipe:
-        """Return the recipe for ``handler`` under the overrides in force."""
-        needs = _needs(handler, parameters)
+    def find(self, handler: Factory, parameters: Parameters, needs: Needs) -> Recipe:
+        """Return the recipe for ``handler`` under the overrides in force.
+
+        Args:
+            handler: What is to be injected.
+            parameters: What it takes.
+            needs: ``needs_of(handler, parameters)``.
+        """
         known = self._known.get(needs, [])
         for number, recipe in enumerate(known):
             if recipe.holds(self._binding_of):
                 known.insert(0, known.pop(number))  # the last used are kept
-                return recipe._replace(plan=recipe.plan.for_handler(handler, parameters))
-        plan = self._planner().plan(handler, parameters)
+                plan = recipe.plan.for_handler(handler, parameters)
+                return Recipe(plan, recipe.nodes, recipe.generated, recipe.bound)
+        plan = self._planner(self._binding_of).plan(handler, parameters)
         nodes = plan.order()
         generated = generate(plan, nodes)
         recipe = Recipe(plan, nodes, generated, [self._binding_of(key) for key in plan.keys])
-        if next(plan.problems(), None) is None:  # else its words are about this handler
+        if all(node.sound for node in plan.needs.values()):  # else its words are about this handler
             if len(self._known) >= _KEPT:
                 self._known.clear()
             self._known[needs] = [recipe, *known[: _STATES_KEPT - 1]]
         return recipe
 
 
-def _needs(handler: Factory, parameters: Parameters) -> tuple[object, ...]:
+def needs_of(handler: Factory, parameters: Parameters) -> Needs:
     """Return all about a handler on which its plan and its code depend.
 
     The plan keeps the dependencies, so that their identities stay theirs.

@@ -11,7 +11,7 @@ from torchsystem.depends.annotations import evaluate, evaluate_but_for_unknown
 from torchsystem.depends.kinds import target, unwrapped
 from torchsystem.depends.marker import Dependency, Depends
 from torchsystem.depends.marks import EMPTY
-from torchsystem.errors import InvalidDependency, UnresolvedAnnotation
+from torchsystem.errors import InvalidDependency
 
 # The kinds of parameters, numbered as in `inspect`, which costs 10 ms at import.
 POSITIONAL_ONLY, POSITIONAL, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
@@ -104,18 +104,13 @@ def _dependency(function: Callable[..., object], name: str, default: object, ann
 
 
 def _evaluated(function: Callable[..., object], name: str, annotation: object) -> object:
+    """Evaluate an annotation as far as its marks: what else is in it may be a name for type checkers alone."""
     if not isinstance(annotation, str):
         return annotation
-    try:
-        return evaluate(annotation, function, name)
-    except UnresolvedAnnotation:
-        if "Annotated" not in annotation and "Depends" not in annotation:
-            return EMPTY  # decides nothing here: perhaps a name under TYPE_CHECKING
-        # What is annotated may be such a name as well; what is marked may not.
-        guessed = evaluate_but_for_unknown(annotation, function)
-        if not _marks(guessed):
-            raise
-        return guessed
+    resolved: object = evaluate_but_for_unknown(annotation, function)
+    if not _marks(resolved) and ("Annotated" in annotation or "Depends" in annotation):
+        return evaluate(annotation, function, name)  # says what is unknown, if that is why
+    return resolved
 
 
 def _marks(annotation: object) -> list[Dependency]:
