@@ -142,6 +142,6 @@ def _init(cls: Any) -> Callable[..., None]:
 
 
 def _constructor(classes: Iterable[type]) -> Callable[..., None]:
-    """Find the first constructor: not that of a protocol, which only goes on to the next, and not if it is wrapped."""
+    """Find the first constructor, but for those of protocols: they go on to the next only where nobody wraps them."""
     constructors: Iterator[Callable[..., None]] = (vars(cls)["__init__"] for cls in classes if "__init__" in vars(cls))
     return next(each for each in constructors if getattr(each, "__name__", "") != "_no_init_or_replace_init")
