@@ -138,6 +138,20 @@ def test_a_second_handler_of_one_name_is_refused_naming_both_places() -> None:
     assert service.handle("train-model") == 1
 
 
+def test_the_same_lines_again_are_the_same_handler() -> None:
+    """A module that is reloaded, or a cell that is run twice, defines its handlers anew, not others."""
+    service = Service()
+
+    def define(result: int) -> None:
+        @service.handler
+        def train() -> int:
+            return result
+
+    define(1)
+    define(2)
+    assert service.handle("train") == 2
+
+
 def test_replacing_is_said_aloud() -> None:
     """`replace=True` takes the place of a handler."""
     service = Service()

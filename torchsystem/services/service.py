@@ -70,15 +70,17 @@ class Service(Named, ProviderHost):
             The function, injected: it works just as well when it is called by hand.
 
         Raises:
-            DuplicateHandler: The name is taken.
+            DuplicateHandler: The name is taken by a handler that is written elsewhere.
             InvalidHandler: The function has no name.
         """
 
         def register(function: Callable[..., object]) -> Callable[..., object]:
             action = self._action(function)
-            if action in self._handlers and not replace:
+            taken = self._handlers.get(action)
+            # The same lines again, as when a module is reloaded or a cell run twice, are the same handler.
+            if taken is not None and not replace and place(taken) != place(function):
                 message = (
-                    f"{self!r} has a handler for {action!r} already: {place(self._handlers[action])}. Name "
+                    f"{self!r} has a handler for {action!r} already: {place(taken)}. Name "
                     f"{place(function)} differently, or take its place by @service.handler(replace=True)."
                 )
                 raise DuplicateHandler(message)
