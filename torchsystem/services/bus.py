@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ class Plug(Generic[L]):
         where: In which process it hears.
         here: Whether that is this one.
         queue: Where its messages are put; None if they are handed to it at once.
+        kept: What was kept for it until it came: topics and messages.
     """
 
     listener: L
@@ -43,6 +44,7 @@ class Plug(Generic[L]):
     where: Where
     here: bool
     queue: Backlog | Line | None
+    kept: Sequence[tuple[Any, Any]] = ()
 
 
 class Heard(NamedTuple, Generic[L]):
@@ -183,26 +185,33 @@ class Bus(Named, Generic[L]):
 
     def _plug_in(self, listeners: Iterable[L], spec: DeliverySpec | None, where: Where) -> list[Plug[L]]:
         """Plug in those who are not yet, and return how."""
-        delivery, here, new = delivery_of(spec), is_here(where), dict[int, Plug[L]]()
+        delivery, here = delivery_of(spec), is_here(where)
         with self._lock:
+            newcomers: dict[int, L] = {}
             for listener in listeners:
                 self._check(listener)
                 plug = self._plugs.get(id(listener))
                 if plug is None:
-                    queue = self._backlog.queue(listener, delivery) if here else None
-                    new[id(listener)] = Plug(listener, delivery, where, here, queue)
+                    newcomers[id(listener)] = listener
                 elif (spec is not None and delivery != plug.delivery) or where not in ("everywhere", plug.where):
                     message = (
                         f"{listener!r} is registered with {self!r} already, by delivery={plug.delivery or 'inline'}, "
                         f"where={plug.where!r}. Unregister it first."
                     )
                     raise InvalidOption(message)
-            self._plugs = {**self._plugs, **new}
+            plugs = {key: self._plug(listener, delivery, where, here=here) for key, listener in newcomers.items()}
+            self._plugs = {**self._plugs, **plugs}
             self._nobody = self._route_to_nobody()
-        for plug in new.values():
+        for plug in plugs.values():
             plug.listener.handlers.inform(self._table)
         self._table.forget()
-        return list(new.values())
+        return list(plugs.values())
+
+    def _plug(self, listener: L, delivery: Delivery | None, where: Where, *, here: bool) -> Plug[L]:
+        """Return how a listener is plugged in; elsewhere it needs no queue, and nothing was kept for it."""
+        if not here:
+            return Plug(listener, delivery, where, here, None)
+        return Plug(listener, delivery, where, here, self._backlog.queue(listener, delivery), self._kept_for(listener))
 
     def _check(self, listener: object) -> None:
         """Refuse what cannot listen here, with the way to make it."""
@@ -219,6 +228,10 @@ class Bus(Named, Generic[L]):
             remedy = f"Register a {expected}"
         message = f"{type(self).__name__}.register cannot use {listener!r}. {remedy}."
         raise InvalidListener(message)
+
+    def _kept_for(self, listener: L) -> Sequence[tuple[Any, Any]]:  # noqa: ARG002 - publishers keep
+        """Return what was kept for a listener until now."""
+        return ()
 
     def _welcome(self, plug: Plug[L]) -> None:
         """Do what is to be done when a listener comes, before it hears anything else."""

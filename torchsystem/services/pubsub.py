@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torchsystem.depends.annotations import resolve_annotation
 from torchsystem.depends.marks import EMPTY
-from torchsystem.services.bus import Bus, Heard
+from torchsystem.errors import InvalidOption
+from torchsystem.services.bus import Bus, Heard, Plug
 from torchsystem.services.delivery import Call, Route, deliver, remember
-from torchsystem.services.failures import Hearer
+from torchsystem.services.failures import FailurePolicy, Hearer, OnFailure
 from torchsystem.services.handlers import Handler, in_order
 from torchsystem.services.listener import Listener
+from torchsystem.services.mailbox import Lifetime, Mailbox
 from torchsystem.services.options import Options
 from torchsystem.services.routing import interest
 from torchsystem.services.signatures import check, place
@@ -102,6 +104,7 @@ class Publisher(Bus[Subscriber]):
             tells each failure to `on_failure`. A `StopIteration` is no failure, but a request: it is raised as itself,
             at the latest when all are served.
         on_failure: For `"isolate"`: called with the error, the message and the handler.
+        mailbox: Where to keep what is published with `keep=`, for those who come later.
 
     Raises:
         InvalidOption: An option has no meaning.
@@ -122,18 +125,56 @@ class Publisher(Bus[Subscriber]):
 
     takes = Subscriber
 
-    def publish(self, message: object, topic: str) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        failures: FailurePolicy = "stop",
+        on_failure: OnFailure | None = None,
+        mailbox: Mailbox | None = None,
+    ) -> None:
+        super().__init__(name, failures=failures, on_failure=on_failure)
+        self.mailbox = mailbox
+
+    def publish(self, message: object, topic: str, keep: Lifetime | None = None, *, overwrite: bool = False) -> None:
         """Hand a message to every handler that hears its topic, in order. That nobody does is no error.
+
+        Args:
+            message: Any object.
+            topic: Words separated by `.` or `/`.
+            keep: How long to keep it in the mailbox, under its topic, for those who come later; None does not.
+            overwrite: Whether it replaces all that was kept of its topic.
 
         Raises:
             InvalidTopic: The topic is malformed.
+            InvalidOption: It is to be kept, and there is no mailbox, or the lifetime is none.
         """
         try:
             route = self._table.routes[topic]
         except KeyError:
             route = self._route(topic)
+        if keep is not None:
+            route = self._keep(message, topic, keep, overwrite=overwrite)
         for call in route:  # `deliver`, written out: calling it would cost a third of the delivery
             call(message)
+
+    def _keep(self, message: object, topic: str, keep: Lifetime, *, overwrite: bool) -> Route:
+        """Keep a message, and return who hears it now: who comes from now on receives it when it is plugged in."""
+        if self.mailbox is None:
+            error = f"keep={keep!r}: {self!r} has no mailbox. Give it one: Publisher(mailbox=Mailbox())."
+            raise InvalidOption(error)
+        with self._lock:
+            self.mailbox.write(topic, message, keep, overwrite=overwrite)
+            return self._route(topic)
+
+    def _kept_for(self, listener: Subscriber) -> list[tuple[Any, Any]]:
+        """Read what was kept of the topics of a subscriber."""
+        return [] if self.mailbox is None else self.mailbox.collect(partial(_hears, listener))
+
+    def _welcome(self, plug: Plug[Subscriber]) -> None:
+        """Let a subscriber receive what was kept of its topics, in order of arrival."""
+        for topic, message in plug.kept:
+            plug.listener.receive(message, topic)
 
     def _route(self, topic: str) -> Route:
         """Find out who hears a topic."""
@@ -154,6 +195,11 @@ def _handlers(subscriber: Subscriber) -> Iterable[Handler[Subscription]]:
     if type(subscriber).receive is Subscriber.receive:
         return subscriber.handlers
     return [Handler(subscriber.receive, subscriber.receive, Subscription((">",)), told=True)]
+
+
+def _hears(subscriber: Subscriber, topic: object) -> bool:
+    """Tell whether a subscriber hears a topic; what is kept under other keys is no concern of publishers."""
+    return isinstance(topic, str) and any(handler.meaning.covers(topic) for handler in _handlers(subscriber))
 
 
 def _call(handler: Handler[Subscription], topic: str) -> Call:
