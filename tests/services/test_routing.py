@@ -5,9 +5,11 @@ Annotations are strings in this file; where it matters, they are tried evaluated
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sized  # noqa: F401 - as below
 from inspect import signature
+from pathlib import Path
 from typing import (  # noqa: F401 - some are only named in strings
     Annotated,
     Any,
@@ -159,6 +161,14 @@ def test_an_annotation_says_which_events_are_heard(annotation: str, expected: li
     for each in EVENTS:
         consumer.consume(each)
     assert heard == 2 * [kind for kind in ALL if kind in expected]
+
+
+def test_the_guide_lists_every_annotation_that_is_tested() -> None:
+    """The table in `docs/messages.md` has a row for each of these cases, and no other."""
+    page = Path(__file__).parents[2].joinpath("docs", "messages.md").read_text(encoding="utf-8")
+    table = page.partition("| Annotation | Hears |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(.+?)` \| ", table, re.MULTILINE)
+    assert [row.replace("\\|", "|") for row in rows] == list(MEANT)
 
 
 @pytest.mark.parametrize(("annotation", "expected"), MEANT.items(), ids=MEANT)
