@@ -68,14 +68,12 @@ def test_calls_leave_memory_flat() -> None:
                     handler()  # type: ignore[operator]
                 make()
 
-    work(3000)
-    gc.collect()
     tracemalloc.start()
     try:
-        work(200)
+        work(5000)  # until every table has its size
         gc.collect()
         before, _ = tracemalloc.get_traced_memory()
-        work(10_000)
+        work(5000)
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
     finally:

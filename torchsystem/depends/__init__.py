@@ -1,6 +1,6 @@
 """What a function needs: declared with ``Depends``, bound late through a provider, made for each call.
 
-Example:
+Examples:
     >>> from torchsystem.depends import Depends, Provider, inject
     >>> def device() -> str: ...
     >>> provider = Provider()

@@ -26,7 +26,7 @@ def resolve_annotation(function: Callable[..., object], parameter: str) -> Any:
     Raises:
         UnresolvedAnnotation: A name in the annotation cannot be found.
 
-    Example:
+    Examples:
         >>> def handle(event: "int | str") -> None: ...
         >>> resolve_annotation(handle, "event")
         int | str

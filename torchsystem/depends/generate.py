@@ -3,7 +3,7 @@
 This is the hot path of the package. A call through a generic solver costs several times what the dependencies
 themselves do; a function of the handler's own shape costs a fraction more than a hand-written one. So that is what is
 made, for the usual call in which no dependency is passed by hand; all else goes to the linker and from there to
-:mod:`torchsystem.depends.solve`. ``provider.explain(handler)`` shows the result, and so does a traceback:
+`torchsystem.depends.solve`. ``provider.explain(handler)`` shows the result, and so does a traceback:
 
     def injected_train(model, device=_bound):
         if device is not _bound:
@@ -19,7 +19,7 @@ made, for the usual call in which no dependency is passed by hand; all else goes
 The binding, one tuple of all that is called, is the default of each parameter that need not be given, and the content
 of the one cell ``_bound``. So a single comparison tells that the caller gave nothing and that nothing was bound anew
 since, and the call sees all of one binding or all of another, never a mixture: Python takes a function's code and
-defaults in one step, and the cell is changed first and last (see :meth:`Linker._link`).
+defaults in one step, and the cell is changed first and last (see `Linker._link`).
 Functions of the same source share one code object.
 """
 

@@ -17,7 +17,7 @@ class ProviderHost:
     Args:
         provider: What binds the dependencies; one of its own if none is given. Several hosts may share one.
 
-    Example:
+    Examples:
         >>> from torchsystem.services import Service
         >>> from torchsystem import Depends
         >>> def device() -> str: ...
@@ -39,11 +39,11 @@ class ProviderHost:
         return self.provider.dependency_overrides
 
     def override(self, dependency: Factory, implementation: Factory, scope: Scope | None = None) -> Written:
-        """Bind ``implementation`` in the place of ``dependency``: see :meth:`Provider.override`."""
+        """Bind ``implementation`` in the place of ``dependency``: see `Provider.override`."""
         return self.provider.override(dependency, implementation, scope)
 
     def close(self) -> None:
-        """Close what the provider keeps: see :meth:`Provider.close`."""
+        """Close what the provider keeps: see `Provider.close`."""
         self.provider.close()
 
     def __enter__(self) -> Self:

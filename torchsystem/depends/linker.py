@@ -25,7 +25,7 @@ class Linker:
     """Keeps one injected function in step with its provider.
 
     The binding in force is the content of the function's one cell. To change it is to replace it there; a call that
-    comes with another one comes back here (:meth:`other`), where the function gets the code for the new one.
+    comes with another one comes back here (`other`), where the function gets the code for the new one.
 
     Args:
         handler: What is to be injected.

@@ -96,7 +96,7 @@ def Depends(  # noqa: N802 - reads as what it is in a signature, like a type
         UnknownScope: ``scope`` does not exist.
         ScopeMismatch: A value kept by the provider was asked for without cache.
 
-    Example:
+    Examples:
         >>> from torchsystem import Depends, Provider, inject
         >>> def device() -> str: ...
         >>> provider = Provider()

@@ -34,7 +34,7 @@ class Provider:
     Attributes:
         dependency_overrides: The implementations in force, by dependency; a dictionary to be written to.
 
-    Example:
+    Examples:
         >>> from torchsystem import Depends, Provider, inject
         >>> provider = Provider()
         >>> def device() -> str: ...
@@ -155,7 +155,7 @@ class Provider:
         Each dependency is made once in the whole block, and generators stay open until its end; but one that is
         filled from arguments is made anew for each function. Overrides are those of the beginning of the block.
 
-        Example:
+        Examples:
             >>> from torchsystem import Depends, Provider
             >>> def device() -> str:
             ...     return "cuda"
@@ -178,7 +178,7 @@ class Provider:
                 linker.invalidate()
 
     def link(self, handler: Factory, parameters: Parameters) -> Callable[..., Any]:
-        """Make the injected function of ``handler``: see :func:`inject`."""
+        """Make the injected function of ``handler``: see `inject`."""
         with self._lock:
             find = functools.partial(self._recipes.find, handler, parameters, needs_of(handler, parameters))
             recipe = find()
@@ -206,7 +206,7 @@ def inject(provider: Provider) -> _Inject:
     Raises:
         DependencyError: What the function needs cannot be made, whatever is bound later; the tree shows where.
 
-    Example:
+    Examples:
         >>> from torchsystem import Depends, Provider, inject
         >>> def device() -> str:
         ...     return "cuda"

@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class Session:
-    """Call functions with their dependencies, each made once for all of them: see :meth:`Provider.session`."""
+    """Call functions with their dependencies, each made once for all of them: see `Provider.session`."""
 
     def __init__(self, planner: Planner) -> None:
         self._planner = planner

@@ -170,7 +170,7 @@ def _raised_in(function: Any, error: BaseException) -> bool:
 def spread(parameters: Parameters, arguments: Mapping[str, object]) -> tuple[list[object], dict[str, object]]:
     """Put arguments by name in the form in which they are passed.
 
-    Example:
+    Examples:
         >>> from torchsystem.depends.signature import parameters_of
         >>> def train(model, *metrics, epochs=1): ...
         >>> spread(parameters_of(train), {"model": "mlp", "metrics": ("loss",), "epochs": 2})

@@ -5,7 +5,7 @@ hands back, ``StopIteration`` through a generator), with two differences: a depe
 that ended the block, and clean-ups that fail do not hide one another.
 
 Closing is written once. A step that must be awaited is yielded, so that one driver runs it synchronously and the
-other in a coroutine. What awaiting came to is sent back as an :class:`Outcome`, never thrown: a thrown
+other in a coroutine. What awaiting came to is sent back as an `Outcome`, never thrown: a thrown
 ``GeneratorExit`` would close the steps instead of reaching them.
 """
 
