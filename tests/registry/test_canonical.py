@@ -282,6 +282,20 @@ def test_what_was_taught_late_counts_for_what_still_lives() -> None:
     assert gethash(holder) == gethash(Holder([Holder({"a": Late()})]))
 
 
+def test_what_does_not_count_is_not_looked_at() -> None:
+    """No form is asked of an excluded argument: it may be large, or on its way."""
+
+    class Huge: ...
+
+    canonical.register(Huge, lambda _: pytest.fail("looked at"))
+
+    @register(excluded_args=[1], excluded_kwargs={"log"})
+    class Reader:
+        def __init__(self, size: object, source: object = None, **options: object) -> None: ...
+
+    assert getarguments(Reader([1], Huge(), log=Huge())) == {"size": [1]}
+
+
 def test_a_form_is_taught_once() -> None:
     """A second function for a type is refused unless it says so; plain types are fixed for ever."""
 

@@ -67,13 +67,17 @@ def test_every_dtype_has_a_content(dtype: torch.dtype) -> None:
     )
 
 
-@given(data=st.data(), shape=st.lists(st.integers(0, 4), max_size=4).map(tuple))
-def test_storage_does_not_matter(data: st.DataObject, shape: tuple[int, ...]) -> None:
+@given(
+    data=st.data(),
+    shape=st.lists(st.integers(0, 4), max_size=4).map(tuple),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.complex64]),
+)
+def test_storage_does_not_matter(data: st.DataObject, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     """Strides, offsets, views, gradients and sharing are not content."""
-    tensor = filled(torch.float32, shape)
+    tensor = filled(dtype, shape)
     order = data.draw(st.permutations(range(len(shape))))
     permuted = tensor.permute(order).contiguous().permute([order.index(axis) for axis in range(len(shape))])
-    padded = torch.cat([tensor.reshape(-1), torch.zeros(3)])[: tensor.numel()].view(shape)
+    padded = torch.cat([tensor.reshape(-1), torch.zeros(3, dtype=dtype)])[: tensor.numel()].view(shape)
     spread = torch.stack([tensor, torch.zeros_like(tensor)], dim=-1)[..., 0]
     parameter = torch.nn.Parameter(tensor.clone())
     assert len({fingerprint({"x": each}) for each in (tensor, permuted, padded, spread, parameter)}) == 1
@@ -173,6 +177,7 @@ def test_layout_does_not_matter(stored: Any) -> None:
     assert fingerprint({"x": stored(dense)}) == fingerprint({"x": dense.clone()})
     conjugate = torch.tensor([1 + 2j]).conj()
     assert fingerprint({"x": conjugate}) == fingerprint({"x": torch.tensor([1 - 2j])})
+    assert fingerprint({"x": conjugate.imag}) == fingerprint({"x": torch.tensor([-2.0])})
 
 
 def test_sharding_does_not_matter() -> None:

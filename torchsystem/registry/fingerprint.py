@@ -82,7 +82,8 @@ def content(tensor: Tensor) -> Content:
         pass  # not in one block of memory on the CPU, or of a type that NumPy does not know
     try:
         dense = _dense(tensor)
-        return Content(str(dense.dtype), list(dense.shape), _content(dense.reshape(-1).view(torch.uint8)).digest)
+        row = dense.as_strided((dense.numel(),), (1,))  # also where the only element has another stride
+        return Content(str(dense.dtype), list(dense.shape), _content(row.view(torch.uint8)).digest)
     except (RuntimeError, TypeError, ValueError) as error:
         why = str(error).partition("\n")[0]
         message = f"a {type(tensor).__name__} whose values cannot be read ({why})"

@@ -87,8 +87,7 @@ def _carrying_pickle(cls: type) -> Callable[..., object]:
     def carrying(self: object, protocol: Any, /) -> object:
         parts = reduce(self, protocol)
         identity = recall(self)
-        # A string is the name of a global; a base that is registered too has done it already.
-        if identity is None or isinstance(parts, str) or parts[0] is revive:
+        if identity is None or isinstance(parts, str):  # a string is the name under which the object itself is found
             return parts
         make, arguments, *state = parts
         return revive, (identity, make, arguments), *state
