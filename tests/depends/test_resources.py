@@ -9,6 +9,7 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import repeat
 
 from torchsystem.depends import Depends, Provider, inject
 
@@ -79,6 +80,30 @@ def test_calls_leave_memory_flat() -> None:
     finally:
         tracemalloc.stop()
     assert after - before < 20_000
+
+
+def test_a_million_calls_leave_memory_flat() -> None:
+    """A call leaves nothing behind, not a byte in a thousand calls."""
+
+    def opened() -> Iterator[int]:
+        yield 1
+
+    @inject(Provider())
+    def handler(opened: int = Depends(opened)) -> int:
+        return opened
+
+    handler()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in repeat(None, 1_000_000):
+            handler()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 1000
 
 
 def test_a_handler_that_is_dropped_is_forgotten() -> None:
