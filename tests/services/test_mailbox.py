@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_overwriting_replaces_all_that_the_key_held(keep: Any) -> None:
     for old in (FOREVER, UNTIL_END_OF_EPOCH, UNTIL_READ):
         box.write("key", old, old)
         box.write("other", old, old)
-    box.write("key", "new", keep, overwrite=True)
+    box.write("key", "new", keep, True)  # noqa: FBT003 - as a keyword it is written elsewhere
     assert box.read("key") == ["new"]
     assert len(box.read("other")) == 3
 
@@ -318,21 +319,33 @@ def test_who_cannot_receive_what_was_kept_is_not_registered() -> None:
 def test_nothing_is_missed_nor_heard_twice_by_who_comes_meanwhile() -> None:
     """A subscriber that registers while others publish gets each kept message exactly once."""
     publisher = Publisher(mailbox=Mailbox())
+    latecomers: list[list[tuple[str, int]]] = []
+    publishing = threading.Event()
 
     def publish(start: int) -> None:
         for number in range(start, start + 200):
             publisher.publish(number, "numbers", keep=FOREVER)
 
-    threads = [threading.Thread(target=publish, args=[start]) for start in (0, 1000)]
-    for thread in threads:
-        thread.start()
-    latecomers = []
-    while any(thread.is_alive() for thread in threads):
-        subscriber, received = receiving("numbers")
-        publisher.register(subscriber)
-        latecomers.append(received)
-    for thread in threads:
-        thread.join()
+    def arrive() -> None:
+        while publishing.is_set():
+            subscriber, received = receiving("numbers")
+            publisher.register(subscriber)
+            latecomers.append(received)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # let threads get in between wherever they can
+    try:
+        publishing.set()
+        publishers = [threading.Thread(target=publish, args=[start]) for start in (0, 1000)]
+        arrivals = threading.Thread(target=arrive)
+        for thread in (arrivals, *publishers):
+            thread.start()
+        for thread in publishers:
+            thread.join()
+        publishing.clear()
+        arrivals.join()
+    finally:
+        sys.setswitchinterval(interval)
     expected = [*range(200), *range(1000, 1200)]
     for received in latecomers:
         assert sorted(number for _, number in received) == expected

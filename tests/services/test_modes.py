@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -309,7 +310,7 @@ def test_a_full_queue_drops_the_oldest(gate: Gate, caplog: pytest.LogCaptureFixt
         producer.dispatch(Ticked(number))
     assert producer.dropped(gate.consumer) == 4
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "gate" in caplog.text
+    assert "Consumer('gate') does not keep up: 1 messages" in caplog.text
     gate.let(3)
     producer.close(SECONDS)
     assert gate.heard == [0, 5, 6]
@@ -394,6 +395,27 @@ def wait_for_background(producer: Producer) -> None:
         assert line.wait(line.accepted)
 
 
+def test_a_failure_surfaces_at_the_next_dispatch_by_every_policy() -> None:
+    """By `"finish"` it is in a group, by `"isolate"` it is told; also when nobody hears the next event."""
+    told: list[Exception] = []
+    for options in ({"failures": "finish"}, {"failures": "isolate", "on_failure": lambda e, *_: told.append(e)}):
+        gate, error = Gate(open=True), ValueError()
+        gate.errors[0] = error
+        producer = Producer(**options)
+        producer.register(gate.consumer, delivery=background())
+        producer.dispatch(Ticked(0))
+        wait_for_background(producer)
+        assert not producer.wants(str)
+        if options["failures"] == "finish":
+            with pytest.raises(ExceptionGroup) as caught:
+                producer.dispatch("nobody hears this")
+            assert caught.value.exceptions == (error,)
+        else:
+            producer.dispatch("nobody hears this")
+            assert told == [error]
+        producer.close()
+
+
 @pytest.mark.parametrize("end", ["flush", "close"])
 def test_a_failure_surfaces_at_the_end(end: str) -> None:
     """What failed after the last dispatch is raised by `flush` and by `close`; several failures as a group."""
@@ -432,18 +454,23 @@ def test_a_request_to_stop_surfaces_as_itself() -> None:
 
 def test_an_interrupt_surfaces_as_itself() -> None:
     """`SystemExit` in the background ends the program where events come from, not just a thread."""
-    gate = Gate(open=True)
-    gate.errors = {0: ValueError(), 1: SystemExit(3)}
+    gate, heard = Gate(open=True), []
+    gate.errors = {0: ValueError(), 1: StopIteration(), 2: SystemExit(3)}
+
+    @gate.consumer.handler
+    def also(event: Ticked) -> None:
+        heard.append(event.number)
+
     producer = Producer(failures="finish")
     producer.register(gate.consumer, delivery=background())
-    producer.dispatch(Ticked(0))
-    wait_for_background(producer)
-    hearers = producer._served(heard for heard, _ in producer._find(Ticked, Ticked()))  # noqa: SLF001
-    hearers[0].call(Ticked(1))
+    hearers = producer._served(heard for heard, _ in producer._find(Ticked, Ticked()))  # noqa: SLF001 - past `dispatch`
+    for number in range(3):
+        hearers[0].call(Ticked(number))
     with pytest.raises(SystemExit) as caught:
         producer.close()
-    assert caught.value is gate.errors[1]
+    assert caught.value is gate.errors[2]
     assert caught.value.__cause__.exceptions == (gate.errors[0],)
+    assert heard == [0, 1]
 
 
 @pytest.mark.parametrize("policy", ["stop", "finish", "isolate"])
@@ -600,6 +627,78 @@ def test_an_interrupted_block_is_not_hidden_by_what_fails_at_its_end() -> None:
             assert caught.__context__ is ended_by
 
 
+def test_a_log_of_what_is_dropped_may_dispatch(gate: Gate) -> None:
+    """Whoever turns log records into events does not wait for the queue that is being talked about."""
+    producer, heard = Producer(), []
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+            producer.dispatch(Ticked(100))
+
+    teller = Teller()
+    logging.getLogger("torchsystem.services").addHandler(teller)
+    try:
+        producer.register(gate.consumer, delivery=background(capacity=1, overflow="drop_oldest"))
+        producer.dispatch(Ticked(0))
+        gate.await_entry()
+        producer.dispatch(Ticked(1))
+        producer.dispatch(Ticked(2))
+        gate.let(10)
+        producer.close(SECONDS)
+    finally:
+        logging.getLogger("torchsystem.services").removeHandler(teller)
+    assert len(heard) == 2
+    assert gate.heard == [0, 100]
+
+
+def test_another_queue_for_a_listener_that_comes_back_keeps_the_order(gate: Gate) -> None:
+    """Taken out and plugged in again with another capacity, a listener has one queue all the same."""
+    producer = Producer()
+    for number, capacity in enumerate([5, 7]):
+        producer.register(gate.consumer, delivery=background(capacity))
+        producer.dispatch(Ticked(number))
+        producer.unregister(gate.consumer)
+    gate.let(2)
+    producer.close(SECONDS)
+    assert gate.heard == [0, 1]
+    assert len(gate.threads) == 1
+
+
+def test_listeners_that_come_and_go_leave_nothing_behind() -> None:
+    """A listener in the background for each epoch does not make the producer grow."""
+    producer = Producer()
+    for number in range(20):
+        guest = Gate(open=True)
+        with producer.connected(guest.consumer, delivery=background()):
+            producer.dispatch(Ticked(number))
+        assert guest.heard == [number]
+    assert len(producer._backlog.lines) <= 2  # noqa: SLF001 - what might grow
+    producer.close()
+
+
+def test_what_was_never_seen_is_said_when_a_producer_is_let_go_of() -> None:
+    """A producer that is not closed warns of failures and deferred events that are lost with it."""
+    gate = Gate(open=True)
+    gate.errors[0] = ValueError()
+    producer = Producer()
+    producer.register(gate.consumer, delivery=background())
+    producer.register(noting([]), delivery=deferred)
+    producer.dispatch(Ticked(0))
+    wait_for_background(producer)
+    producer._backlog.lines[0].retire()  # noqa: SLF001 - else its thread lingers for a second
+    gate.threads.clear()
+    gate.errors.clear()  # an exception holds what it went through
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        del producer
+        gc.collect()
+    assert sorted(str(each.message) for each in warned) == [
+        "1 deferred messages were lost: nobody called flush()",
+        "1 failures of Consumer('gate') were never seen: its producer was not closed",
+    ]
+
+
 def test_a_producer_is_not_kept_alive_by_its_background() -> None:
     """Closed and let go of, nothing stays behind; events are let go of as soon as they are handled."""
 
@@ -705,13 +804,47 @@ def test_dispatch_and_wait_raises_requests_and_what_fails_inline() -> None:
 
 
 def test_dispatch_and_wait_says_who_is_late(gate: Gate) -> None:
-    """A timeout names the listener."""
-    producer = Producer()
-    producer.register(gate.consumer, delivery=background())
+    """A timeout names the listener; what failed until then, and fails later, surfaces as ever."""
+    producer, other = Producer(), Gate(open=True)
+    gate.errors[0], other.errors[0] = KeyError(), ValueError()
+    producer.register(other.consumer, gate.consumer, delivery=background())
     with pytest.raises(DeliveryTimeout, match="gate"):
-        producer.dispatch_and_wait(Ticked(0), timeout=0)
+        producer.dispatch_and_wait(Ticked(0), timeout=0.01)
+    gate.let()
+    with pytest.raises(ExceptionGroup) as caught:
+        producer.close(SECONDS)
+    assert caught.value.exceptions == (other.errors[0], gate.errors[0])
+
+
+def test_dispatch_and_wait_waits_only_for_those_who_hear(gate: Gate) -> None:
+    """A listener that is busy with something else holds up nobody."""
+    producer, heard = Producer(), []
+    producer.register(gate.consumer, noting(heard), delivery=background())
+    producer.dispatch(Ticked(0))
+    gate.await_entry()
+    assert producer.dispatch_and_wait(Tocked(1), timeout=SECONDS).failures == ()
+    assert heard == [0, 1]
     gate.let()
     producer.close(SECONDS)
+
+
+def test_two_may_wait_for_the_same_event() -> None:
+    """Whoever waits for an event gets its failures, also when it is dispatched twice at once."""
+    gate, replies, event = Gate(), [], Ticked(0)
+    gate.errors[0] = ValueError()
+    producer = Producer()
+    producer.register(gate.consumer, delivery=background())
+    threads = [threading.Thread(target=lambda: replies.append(producer.dispatch_and_wait(event))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    line = producer._backlog.lines[0]  # noqa: SLF001 - nobody else knows who waits
+    until(lambda: line.awaited == 2)
+    gate.let(2)
+    for thread in threads:
+        thread.join(SECONDS)
+    assert {failed.error for reply in replies for failed in reply.failures} == {gate.errors[0]}
+    assert all(reply.failures for reply in replies)
+    producer.close()
 
 
 # publishers

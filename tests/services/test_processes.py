@@ -138,7 +138,7 @@ def test_at_exit_dropped_messages_are_counted() -> None:
         """
     )
     assert words == ["0", "4"]
-    assert errors.splitlines()[1] == "3 messages to Consumer('slow') were dropped, the oldest each time"
+    assert errors.splitlines()[1] == "Consumer('slow') does not keep up: 3 messages to it were dropped so far"
 
 
 def test_an_uncaught_exception_loses_nothing() -> None:

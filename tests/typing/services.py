@@ -5,7 +5,25 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from torchsystem import Depends, Provider
-from torchsystem.services import Consumer, Producer, Publisher, Service, Subscriber, event
+from torchsystem.services import (
+    FOREVER,
+    UNTIL_READ,
+    Consumer,
+    Elapsed,
+    HandlerFailed,
+    Mailbox,
+    Producer,
+    Publisher,
+    Service,
+    Subscriber,
+    Timers,
+    background,
+    deferred,
+    event,
+    handler,
+    mailbox,
+)
+from torchsystem.triggers import after, at, every, once
 
 
 class Model: ...
@@ -96,3 +114,55 @@ assert_type(service.provider, Provider)
 with service.override(device, lambda: "cuda"), consumer, subscriber:
     service.dependency_overrides[device] = lambda: "cpu"
 service.close()
+
+
+# Options leave the type of a handler alone, on functions and on methods.
+@consumer.handler(every=10, when=lambda event: event.loss < 1, order=-1)
+def plot(event: Trained, device: str = Depends(device)) -> int: ...
+
+
+@subscriber.subscribe("losses.*", when=every(10, "batches") | once(), every=2)
+def note(value: float, topic: str) -> str: ...
+
+
+class Best(Consumer):
+    @handler
+    def on_trained(self, event: Trained) -> float: ...
+
+    @handler(when=at(3, "epochs") & after(seconds=60))
+    def on_validated(self, event: Validated, device: str = Depends(device)) -> int: ...
+
+
+assert_type(plot(Trained(Model())), int)
+assert_type(note(0.5, "losses.train"), str)
+assert_type(Best().on_trained(Trained(Model())), float)
+assert_type(Best().on_validated(Validated(Model())), int)
+consumer.handler(every="10")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+every(10, "batch")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+every(10, seconds=5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+
+# How failures are settled, and how listeners are delivered to.
+isolating = Producer(failures="isolate", on_failure=lambda error, _event, _handler: error.args)
+isolating.register(consumer, delivery=background(capacity=8, overflow="drop_oldest"), where="leader")
+isolating.register(Best(), delivery=deferred, where=3)
+isolating.register(Best(), delivery=deferred())
+assert_type(isolating.listeners(), list[Consumer])
+assert_type(isolating.dispatch_and_wait(Trained(Model()), timeout=5).failures, tuple[HandlerFailed, ...])
+producer.register(subscriber)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Producer(failures="ignore")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+with isolating as same:
+    assert_type(same, Producer)
+
+# Messages for those who come later.
+box = Mailbox()
+box.write("pictures", "loss.png", keep=UNTIL_READ)
+assert_type(box.read("pictures"), list[Any])
+Publisher(mailbox=box).publish(0.5, "losses.train", keep=FOREVER)
+
+
+@consumer.handler
+def attach(event: Trained, mailbox: Mailbox = Depends(mailbox)) -> None:
+    assert_type(mailbox, Mailbox)
+
+
+assert_type(Timers(10, clock=lambda: 0.0).poll(), list[Elapsed])

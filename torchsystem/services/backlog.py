@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -24,10 +25,16 @@ class Backlog:
     """
 
     def __init__(self, settlement: Callable[[], Settlement], *, everyone: bool) -> None:
-        self.lines: tuple[Line, ...] = ()  # also of listeners that were taken out, until another comes
+        self.lines: tuple[Line, ...] = ()  # also of listeners that were taken out, as long as something is left
         self._settlement = settlement
         self._everyone = everyone
         self._deferred: deque[tuple[tuple[Hearer, ...], Any]] = deque()
+
+    def __del__(self) -> None:
+        """Say what nobody will deliver."""
+        if self._deferred:
+            message = f"{len(self._deferred)} deferred messages were lost: nobody called flush()"
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
     def queue(self, listener: object, delivery: Delivery | None) -> Backlog | Line | None:
         """Return where the messages of a listener are put; None if they are handed to it at once."""
@@ -38,11 +45,17 @@ class Backlog:
         if not isinstance(delivery, Background):
             return self
         for line in self.lines:
-            if line.listener is listener and line.mode == delivery:  # it was here before
+            if line.listener is listener:  # it was here before, and may have something left
+                line.mode, line.plugged = delivery, True
                 return line
         line = Line(listener, delivery, everyone=self._everyone, keeper=self)
-        self.lines = (*self.lines, line)
+        self.lines = (*(line for line in self.lines if not line.is_spent), line)
         return line
+
+    def release(self, queue: Backlog | Line | None) -> None:
+        """Let go of the queue of a listener that is taken out; what is in it is still delivered."""
+        if isinstance(queue, Line):
+            queue.plugged = False
 
     def put(self, hearers: tuple[Hearer, ...], message: object) -> None:
         """Defer a message."""
@@ -108,6 +121,7 @@ class Backlog:
             line.say_what_was_dropped()
         if self._deferred:
             logger.error("%d deferred messages were lost at exit: nobody called flush()", len(self._deferred))
+            self._deferred.clear()
         try:
             self._settle(self._settlement(), self.take())
         except BaseException:  # noqa: BLE001 - nobody is left to raise it to

@@ -106,10 +106,11 @@ class Bus(Named, Generic[L]):
                 if id(listener) not in self._plugs:
                     message = f"{listener!r} is not registered with {self!r}, so it cannot be taken out."
                     raise UnknownListener(message)
-            gone = {id(listener) for listener in listeners}
+            gone = {id(listener): self._plugs[id(listener)] for listener in listeners}
             self._plugs = {key: plug for key, plug in self._plugs.items() if key not in gone}
-        for listener in listeners:
-            listener.handlers.leave(self._table)
+        for plug in gone.values():
+            plug.listener.handlers.leave(self._table)
+            self._backlog.release(plug.queue)
         self._table.forget()
 
     def listeners(self) -> list[L]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections import deque
 from contextlib import contextmanager
 from contextvars import Context, copy_context
@@ -56,6 +57,7 @@ class Line:
     def __init__(self, listener: object, mode: Background, *, everyone: bool, keeper: object) -> None:
         self.listener = listener
         self.mode = mode
+        self.plugged = True
         self.dropped = 0  # how many messages, in all
         self._said = 0  # of how many it was said
         self._everyone = everyone
@@ -77,8 +79,21 @@ class Line:
         self._running: int | None = None  # the number of the message under way
         self.awaited = self.blocked = 0  # how many threads wait for something to be done, and for room
         self._failures: list[HandlerFailed] = []
-        self._watched: dict[int, list[HandlerFailed]] = {}
+        self._watches: list[tuple[object, list[HandlerFailed]]] = []
         self.ahead: Line | None = None  # the full line that our worker waits to put something into
+
+    def __del__(self) -> None:
+        """Say what nobody has seen."""
+        if self._failures:
+            message = (
+                f"{len(self._failures)} failures of {self.listener!r} were never seen: its producer was not closed"
+            )
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing will come any more, and all is done and seen."""
+        return not (self.plugged or self.left or self._failures)
 
     @property
     def accepted(self) -> int:
@@ -100,14 +115,16 @@ class Line:
         with self._lock:
             if len(self._jobs) >= self.mode.capacity:
                 self._make_room()
-            self._jobs.append(job)
-            self._accepted += 1
             if self._worker is None:
                 worker = _Worker(self)
                 worker.start()  # it waits for the lock
                 self._worker = worker
-            elif self._idle:
+            self._jobs.append(job)
+            self._accepted += 1
+            if self._idle:
                 self._filled.notify()
+        if self.dropped and not self._said:
+            self.say_what_was_dropped()
 
     def wait(self, number: int, until: float | None = None) -> bool:
         """Wait until all messages up to a number are delivered, or until a time; tell whether they are."""
@@ -131,13 +148,18 @@ class Line:
     def watching(self, message: object) -> Generator[list[HandlerFailed]]:
         """Collect what fails of one message apart from all others, as long as the block lasts."""
         failures: list[HandlerFailed] = []
+        watch = message, failures
         with self._lock:
-            self._watched[id(message)] = failures
+            self._watches.append(watch)
         try:
             yield failures
+        except BaseException:
+            with self._lock:
+                self._failures += failures  # nobody else will see them
+            raise
         finally:
             with self._lock:
-                del self._watched[id(message)]
+                self._watches = [each for each in self._watches if each is not watch]
 
     def retire(self) -> None:
         """Let the thread end after what is left; if nothing is, wait for that. The next message starts another."""
@@ -150,12 +172,10 @@ class Line:
         self.say_what_was_dropped()
 
     def say_what_was_dropped(self) -> None:
-        """Say how many messages were dropped since this was last said."""
+        """Say how many messages were dropped so far, if more than was said. Not under a lock: a log may dispatch."""
         if self.dropped > self._said:
-            logger.warning(
-                "%d messages to %r were dropped, the oldest each time", self.dropped - self._said, self.listener
-            )
             self._said = self.dropped
+            logger.warning("%r does not keep up: %d messages to it were dropped so far", self.listener, self.dropped)
 
     def work(self) -> None:
         """Deliver one message after another, in the thread of the line."""
@@ -197,11 +217,16 @@ class Line:
             try:
                 call(job.message)
             except BaseException as error:  # noqa: BLE001 - it surfaces where the messages come from
-                with self._lock:
-                    failures = self._watched.get(id(job.message), self._failures)
-                    failures.append(HandlerFailed(error, job.message, handler))
-                if not self._everyone:
+                self._note(HandlerFailed(error, job.message, handler))
+                if not (self._everyone and isinstance(error, Exception)):
                     return
+
+    def _note(self, failure: HandlerFailed) -> None:
+        """Keep a failure for those who watch its message, or else for whoever comes first."""
+        with self._lock:
+            watching = [failures for message, failures in self._watches if message is failure.event]
+            for failures in watching or [self._failures]:
+                failures.append(failure)
 
     def _make_room(self) -> None:
         """Wait for room, drop the oldest message, or refuse the new one."""
@@ -216,8 +241,6 @@ class Line:
             self.dropped += 1
             if self.awaited:
                 self._done.notify_all()
-            if self.dropped == 1:
-                logger.warning("%r does not keep up: the oldest messages to it are dropped from now on", self.listener)
             return
         self._wait_for_room()
 

@@ -56,7 +56,11 @@ class Mailbox:
         self._lock = ForkSafeLock()
 
     def write(
-        self, key: Hashable, value: object, keep: Lifetime = UNTIL_END_OF_EPOCH, *, overwrite: bool = False
+        self,
+        key: Hashable,
+        value: object,
+        keep: Lifetime = UNTIL_END_OF_EPOCH,
+        overwrite: bool = False,  # noqa: FBT001, FBT002 - may be positional, as `keep`
     ) -> None:
         """Leave a message. What can be detached (a tensor, from its graph) is.
 
