@@ -201,6 +201,23 @@ def test_failures_of_those_who_hear_of_failures_come_to_an_end() -> None:
     assert len(heard) < 20
 
 
+def test_a_consumer_that_consumes_in_its_own_way_does_not_hear_of_its_own_failure() -> None:
+    """Overriding `consume` is being one handler, which is not told of itself."""
+    heard, error = [], ValueError()
+
+    class Failing(Consumer):
+        def consume(self, event: object, /) -> None:
+            heard.append(event)
+            raise error
+
+    producer = Producer(failures="finish")
+    producer.register(Failing())
+    with pytest.raises(ExceptionGroup) as caught:
+        producer.dispatch(Trained())
+    assert caught.value.exceptions == (error,)
+    assert heard == [Trained()]
+
+
 def test_someone_who_hears_of_failures_can_ask_to_stop() -> None:
     """A guard may end a training when a handler fails."""
     producer, consumer = Producer(failures="finish"), failing([], ValueError())

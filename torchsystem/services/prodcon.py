@@ -137,7 +137,8 @@ class Producer(Bus[Consumer]):
             settlement.settle(failure)
         told, settlement.failures = settlement.failures, []
         settlement.conclude()
-        return Reply(event, (*failures, *(failure for failure in told if failure not in failures)))
+        own = {id(failure) for failure in failures}
+        return Reply(event, (*failures, *(failure for failure in told if id(failure) not in own)))
 
     def wants(self, kind: type, /) -> bool:
         """Tell whether anybody hears the events of a type, so that one that nobody hears need not be built.
@@ -223,7 +224,7 @@ class Producer(Bus[Consumer]):
     def _announce(self, failure: HandlerFailed) -> tuple[Hearer, ...]:
         """Return who is to hear that a handler failed: not the very handler, which may fail for ever."""
         found = self._find(HandlerFailed, failure)
-        return self._served(heard for heard, _ in found if heard.hearer.handler is not failure.handler)
+        return self._served(heard for heard, _ in found if heard.hearer.handler != failure.handler)
 
     def _welcome(self, plug: Plug[Consumer]) -> None:
         """Tell a consumer, where it hears, that it was plugged in."""
