@@ -89,7 +89,7 @@ def test_parameters_behind_an_annotated_one_are_still_required(provider: Provide
 
     assert train(model="mlp") == ("cuda", "mlp")  # type: ignore[call-arg]
     assert train("cpu", "mlp") == ("cpu", "mlp")
-    with pytest.raises(TypeError, match=r"train.* missing 1 required argument: 'model'"):
+    with pytest.raises(TypeError, match=r"train.* missing 1 required positional argument: 'model'"):
         train()  # type: ignore[call-arg]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType, MethodType, SimpleNamespace
 from typing import Any
 
-from torchsystem.depends.marks import EMPTY
+from torchsystem.depends.sentinels import EMPTY
 from torchsystem.errors import UnresolvedAnnotation
 
 
@@ -95,6 +95,16 @@ def evaluate_but_for_unknown(annotation: str, function: Callable[..., object]) -
     return resolved
 
 
+def names_in(annotation: str, function: Callable[..., object]) -> list[object]:
+    """Return what the names in an annotation stand for, as far as they can be found."""
+    owner = _owner(function)
+    names = _Lenient(_names_around(owner), _globals(owner))
+    try:
+        return [names[name] for name in _compiled(annotation).co_names]
+    except SyntaxError:
+        return []
+
+
 @functools.lru_cache(maxsize=1024)
 def _compiled(annotation: str) -> CodeType:
     return compile(annotation, "<annotation>", "eval", dont_inherit=True)
@@ -109,14 +119,25 @@ def _owner(function: object) -> Any:
     if isinstance(function, MethodType):
         function = function.__func__
     if isinstance(function, type):
-        return function.__init__  # type: ignore[misc]
+        made_by = (function.__init__, function.__new__)  # type: ignore[misc]
+        return next((one for one in made_by if hasattr(one, "__code__") and one.__annotations__), function)
     if not hasattr(function, "__code__") and callable(function):
         return type(function).__call__
     return function
 
 
 def _globals(function: object) -> dict[str, object]:
-    return getattr(function, "__globals__", {})
+    """Return the global names of the module in which ``function`` was written (it may be generated elsewhere)."""
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    return (
+        {**getattr(module, "__dict__", {}), **getattr(function, "__globals__", {})}
+        if _is_made(function)
+        else getattr(function, "__globals__", {})
+    )
+
+
+def _is_made(function: object) -> bool:
+    return isinstance(function, type) or getattr(getattr(function, "__code__", None), "co_filename", "") == "<string>"
 
 
 def _names_around(function: Any) -> dict[str, object]:

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from torchsystem.depends.kinds import Kind, is_interface, kind, target
+from torchsystem.depends.declared import describe
+from torchsystem.depends.kinds import Kind, hidden_kind, is_interface, kind, target
+from torchsystem.depends.sentinels import EMPTY
 from torchsystem.depends.signature import Parameters, parameters_of
+from torchsystem.errors import InvalidDependency
 
 
 class Facts(NamedTuple):
@@ -38,8 +41,28 @@ def facts_of(factory: Callable[..., object]) -> Facts:
         UnresolvedAnnotation: An annotation that decides something cannot be evaluated.
     """
     if not isinstance(factory, types.FunctionType):
-        return Facts(factory, kind(factory), is_interface(factory), parameters_of(factory) or ())
+        return Facts(target(factory), _kind(factory), is_interface(factory), parameters_of(factory) or ())
     known = _known.get(factory)
-    if known is None:  # without the function itself, which could never be forgotten otherwise
-        known = _known[factory] = (kind(factory), is_interface(factory), parameters_of(factory) or ())
+    if known is None:
+        known = (_kind(factory), is_interface(factory), parameters_of(factory) or ())
+        # A default, or a dependency, may lead back to the function, which could never be forgotten then.
+        if all(parameter.default is EMPTY and parameter.dependency is None for parameter in known[-1]):
+            _known[factory] = known
     return Facts(target(factory), *known)
+
+
+def _kind(factory: Callable[..., object]) -> Kind:
+    hidden = hidden_kind(factory)
+    if hidden is not None:
+        raise InvalidDependency(wrapped_plainly(factory, hidden))
+    return kind(factory)
+
+
+def wrapped_plainly(function: Callable[..., object], hidden: Kind) -> str:
+    """Say that a plain function is wrapped around one of another kind, so that nobody knows what it gives."""
+    sort = {Kind.COROUTINE: "async def", Kind.ASYNC_GENERATOR: "async def with yield"}.get(hidden, "def with yield")
+    return (
+        f"{describe(function)} wraps a function that is {hidden.value}, and is plain itself, so that nobody can tell what "
+        f"it gives. Write the wrapper as `{sort}` too, or pass a function that says so (`lambda: wrapper()`) if it "
+        f"really gives the value."
+    )

@@ -11,7 +11,7 @@ made, for the usual call in which no dependency is passed by hand; all else goes
         _handler, _make_device, _call = device
         try:
             _device = _make_device()
-        except NotImplementedError as _error:
+        except _NotImplementedError as _error:
             _call.failed(_error)
             raise
         return _handler(model, _device)
@@ -33,7 +33,7 @@ from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 from torchsystem.depends.graph import Argument, Node, Plan
-from torchsystem.depends.marks import EMPTY, MISSING, NEEDED
+from torchsystem.depends.sentinels import EMPTY, MISSING, NEEDED
 from torchsystem.depends.signature import KEYWORD_ONLY, Parameters
 from torchsystem.depends.writer import Writer, cleans_up, is_awaited, is_leaf, prefix_of, word_for
 
@@ -106,7 +106,7 @@ def _compile(source: str, handler: object) -> types.CodeType:
 def _forget_shapes() -> None:
     import linecache  # noqa: PLC0415
 
-    for generated in _shapes.values():
+    for generated in list(_shapes.values()):
         linecache.cache.pop(generated.code.co_filename, None)
     _shapes.clear()
 
@@ -118,12 +118,18 @@ def namespace(parameters: Parameters) -> dict[str, object]:
 
 @functools.cache
 def _namespace(p: str) -> dict[str, object]:
-    return {f"{p}missing": MISSING, f"{p}lacks": _lacks, "__builtins__": builtins.__dict__, "__name__": __name__}
+    ours: dict[str, object] = {"missing": MISSING, "lacks": _lacks, "next": next}
+    ours |= {error.__name__: error for error in (BaseException, NotImplementedError, StopAsyncIteration)}
+    return {
+        **{f"{p}{name}": value for name, value in ours.items()},
+        "__builtins__": builtins.__dict__,
+        "__name__": __name__,
+    }
 
 
 def _lacks(handler: str, name: str) -> NoReturn:
     """Refuse a call without a required argument, in Python's words."""
-    message = f"{handler}() missing 1 required argument: {name!r}"
+    message = f"{handler}() missing 1 required positional argument: {name!r}"
     raise TypeError(message)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from torchsystem.depends.graph import Node, Plan, in_order
-from torchsystem.depends.marks import MISSING
 from torchsystem.depends.mistakes import name_of
+from torchsystem.depends.sentinels import MISSING
 from torchsystem.depends.solve import CallScope, raise_if_new, solve
 from torchsystem.depends.unwind import Opened, close, reraise, run, run_async
 from torchsystem.errors import AsyncInSync

@@ -40,30 +40,51 @@ _CONTEXT_MANAGER = _code_of(contextlib.contextmanager)
 _ASYNC_CONTEXT_MANAGER = _code_of(contextlib.asynccontextmanager)
 
 
+def managed_kind(dependency: object) -> Kind | None:
+    """Tell what a ``@contextmanager`` or ``@asynccontextmanager`` is entered as; None for all else."""
+    code = getattr(dependency, "__code__", None)
+    if code is _CONTEXT_MANAGER:
+        return Kind.GENERATOR
+    return Kind.ASYNC_GENERATOR if code is _ASYNC_CONTEXT_MANAGER else None
+
+
 def target(dependency: Callable[..., object]) -> Callable[..., object]:
     """Return what is really called: the generator function below a ``@contextmanager``, else ``dependency``."""
-    code = getattr(dependency, "__code__", None)
-    if code is _CONTEXT_MANAGER or code is _ASYNC_CONTEXT_MANAGER:
-        managed: Any = dependency
-        return managed.__wrapped__  # type: ignore[no-any-return]
-    return dependency
+    function: Any = dependency
+    if isinstance(function, partial):
+        inner = target(function.func)
+        return dependency if inner is function.func else partial(inner, *function.args, **function.keywords)
+    if managed_kind(function) is None:
+        return dependency
+    if isinstance(function, types.MethodType):
+        return types.MethodType(function.__func__.__wrapped__, function.__self__)  # type: ignore[attr-defined]
+    return function.__wrapped__  # type: ignore[no-any-return]
 
 
 def kind(dependency: Callable[..., object]) -> Kind:
     """Tell how ``dependency`` gives its value, by what it is and never by calling it."""
-    function: Any = target(dependency)
-    if type(function) is types.FunctionType:
-        return _KINDS.get(function.__code__.co_flags & _FLAGS, Kind.PLAIN)
+    function: Any = dependency
     while isinstance(function, partial):
         function = function.func
+    managed = managed_kind(function)
+    if managed is not None:
+        return managed
     if isinstance(function, type):
         return Kind.PLAIN
-    if not isinstance(function, types.FunctionType | types.MethodType):
-        function = getattr(type(function).__call__, "__func__", type(function).__call__)
-    if isinstance(function, types.MethodType):
-        function = function.__func__
-    flags = getattr(getattr(function, "__code__", None), "co_flags", 0)
-    return _KINDS.get(flags & _FLAGS, Kind.PLAIN)
+    code = getattr(function, "__code__", None)  # also of a mock that passes for an async function
+    if code is None:
+        code = getattr(type(function).__call__, "__code__", None)
+    flags = getattr(code, "co_flags", 0)
+    return _KINDS.get(flags & _FLAGS, Kind.PLAIN) if isinstance(flags, int) else Kind.PLAIN
+
+
+def hidden_kind(function: Callable[..., object]) -> Kind | None:
+    """Tell what a plain function hides that was wrapped around an async or generator function; None as a rule."""
+    if kind(function) is not Kind.PLAIN or not hasattr(function, "__wrapped__"):
+        return None
+    inner: Any = unwrapped(function)
+    found = kind(inner)
+    return None if found is Kind.PLAIN else found
 
 
 def unwrapped(function: object) -> object:
@@ -82,11 +103,14 @@ def is_interface(dependency: object) -> bool:
     annotation excludes ``None`` (``def f() -> X | None: return None`` has the same bytecode as an empty body, so
     that only the annotation can tell).
     """
+    while isinstance(dependency, partial):
+        dependency = dependency.func
+    dependency = typing.get_origin(dependency) or dependency
     if isinstance(dependency, type):
         return bool(getattr(dependency, "__abstractmethods__", None) or getattr(dependency, "_is_protocol", False))
     if getattr(dependency, "__isabstractmethod__", False):
         return True
-    function = dependency.__func__ if isinstance(dependency, types.MethodType) else dependency
+    function = unwrapped(dependency.__func__ if isinstance(dependency, types.MethodType) else dependency)
     return isinstance(function, types.FunctionType) and _has_empty_body(function) and not _may_return_none(function)
 
 
@@ -121,9 +145,14 @@ def _may_return_none(function: types.FunctionType) -> bool:
         try:
             annotation = evaluate(annotation, function, "return")
         except UnresolvedAnnotation:  # a name under TYPE_CHECKING: a class, unless the text says more
-            return any(word in annotation for word in ("None", "Optional", "Any", "object"))
+            return not {"None", "Optional", "Any", "object"}.isdisjoint(_words(annotation))
     while typing.get_origin(annotation) is typing.Annotated:
         annotation = annotation.__origin__
-    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
-        return any(option in {None, type(None), Any, object} for option in typing.get_args(annotation))
-    return isinstance(annotation, typing.TypeVar) or annotation in {None, type(None), Any, object}
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    options = typing.get_args(annotation) if is_union else (annotation,)
+    takes_none = (None, type(None), Any, object)
+    return any(isinstance(o, typing.TypeVar) or any(o is one for one in takes_none) for o in options)
+
+
+def _words(text: str) -> list[str]:
+    return "".join(letter if letter.isalnum() or letter == "_" else " " for letter in text).split()

@@ -12,9 +12,9 @@ from torchsystem.depends import draw
 from torchsystem.depends.bound import BoundCall
 from torchsystem.depends.generate import defaults, makers, namespace
 from torchsystem.depends.graph import Factory, Node, Plan
-from torchsystem.depends.marks import MISSING, NEEDED
 from torchsystem.depends.plan import is_hashable
 from torchsystem.depends.recipes import Recipe
+from torchsystem.depends.sentinels import MISSING, NEEDED
 from torchsystem.depends.signature import Parameters
 from torchsystem.depends.solve import CallScope, spread
 

@@ -11,7 +11,7 @@ from torchsystem.depends.facts import facts_of
 from torchsystem.depends.graph import Argument, Factory, Input, Keeper, Node, Plan, Problem
 from torchsystem.depends.kinds import kind
 from torchsystem.depends.marker import Dependency, Scope
-from torchsystem.depends.marks import EMPTY
+from torchsystem.depends.sentinels import EMPTY
 from torchsystem.depends.signature import KEYWORD_ONLY, POSITIONAL_ONLY, Parameter, Parameters
 from torchsystem.errors import DependencyError
 

@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeAlias
 
 from torchsystem.depends.generate import Generated, generate
 from torchsystem.depends.graph import Factory, Node, Plan
-from torchsystem.depends.marks import EMPTY
 from torchsystem.depends.plan import Binding, Planner, identity
+from torchsystem.depends.sentinels import EMPTY
 from torchsystem.depends.signature import Parameters
 
 Needs: TypeAlias = tuple[object, ...]

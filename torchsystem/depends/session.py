@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from torchsystem.depends.kinds import kind
-from torchsystem.depends.marks import EMPTY
 from torchsystem.depends.mistakes import name_of
 from torchsystem.depends.plan import Planner
+from torchsystem.depends.sentinels import EMPTY
 from torchsystem.depends.signature import VAR_KEYWORD, VAR_POSITIONAL, Parameters, parameters_of
 from torchsystem.depends.solve import CallScope, spread
 from torchsystem.errors import AsyncInSync
@@ -72,7 +72,7 @@ def _bind(
         elif kind_ == VAR_KEYWORD:
             arguments[name] = {}
         elif default is EMPTY:
-            message = f"{name_of(function)}() missing 1 required argument: {name!r}"
+            message = f"{name_of(function)}() missing 1 required positional argument: {name!r}"
             raise TypeError(message)
         else:
             arguments[name] = default

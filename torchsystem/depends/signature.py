@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torchsystem.depends.annotations import evaluate, evaluate_but_for_unknown
-from torchsystem.depends.kinds import target, unwrapped
-from torchsystem.depends.marker import Dependency, Depends
-from torchsystem.depends.marks import EMPTY
-from torchsystem.errors import InvalidDependency
+from torchsystem.depends.declared import mark_of, refuse_hidden
+from torchsystem.depends.kinds import target
+from torchsystem.depends.marker import Dependency
+from torchsystem.depends.sentinels import EMPTY
 
 # The kinds of parameters, numbered as in `inspect`, which costs 10 ms at import.
 POSITIONAL_ONLY, POSITIONAL, VAR_POSITIONAL, KEYWORD_ONLY, VAR_KEYWORD = range(5)
+_VARIADIC = (VAR_POSITIONAL, VAR_KEYWORD)
 _HAS_VAR_POSITIONAL, _HAS_VAR_KEYWORD = 0x04, 0x08  # flags of a code object
 
 
@@ -29,7 +30,7 @@ class Parameter(NamedTuple):
     @property
     def is_variadic(self) -> bool:
         """Tell ``*args`` and ``**kwargs``."""
-        return self.kind in {VAR_POSITIONAL, VAR_KEYWORD}
+        return self.kind in _VARIADIC
 
 
 Parameters = tuple[Parameter, ...]
@@ -49,14 +50,22 @@ def parameters_of(function: Callable[..., object]) -> Parameters | None:
 def _read(function: Callable[..., object]) -> Parameters | None:
     import inspect  # noqa: PLC0415 - not needed for plain functions
 
+    function = typing.get_origin(function) or function  # Box[int]() calls Box
     try:
-        signature = inspect.signature(function)
+        parameters = list(inspect.signature(function).parameters.values())
+        if isinstance(function, type) and all(p.kind in _VARIADIC for p in parameters):
+            # A metaclass or a `__new__` that passes everything on: what it takes, its constructor says.
+            parameters = list(inspect.signature(function.__init__).parameters.values())[1:]  # type: ignore[misc]
     except (ValueError, TypeError):
+        refuse_hidden(function, [])
         return None
     found: list[Parameter] = []
-    for p in signature.parameters.values():
+    for p in parameters:
         default, annotation = (EMPTY if value is p.empty else value for value in (p.default, p.annotation))
-        found.append(Parameter(p.name, int(p.kind), default, _dependency(function, p.name, default, annotation)))
+        mark = mark_of(function, p.name, default, annotation, variadic=p.kind in _VARIADIC)
+        found.append(Parameter(p.name, int(p.kind), default, mark))
+    if not isinstance(function, functools.partial):  # which may fill some
+        refuse_hidden(function, [p.dependency for p in found if p.dependency is not None])
     return tuple(found)
 
 
@@ -71,8 +80,8 @@ def _read_function(function: types.FunctionType) -> Parameters:
     found: list[Parameter] = []
 
     def add(name: str, kind: int, default: object) -> None:
-        dependency = _dependency(function, name, default, annotations.get(name, EMPTY))
-        found.append(Parameter(name, kind, default, dependency))
+        mark = mark_of(function, name, default, annotations.get(name, EMPTY), variadic=kind in _VARIADIC)
+        found.append(Parameter(name, kind, default, mark))
 
     for index in range(count):
         kind = POSITIONAL_ONLY if index < code.co_posonlyargcount else POSITIONAL
@@ -86,40 +95,3 @@ def _read_function(function: types.FunctionType) -> Parameters:
     if code.co_flags & _HAS_VAR_KEYWORD:
         add(names[variadic], VAR_KEYWORD, EMPTY)
     return tuple(found)
-
-
-def _dependency(function: Callable[..., object], name: str, default: object, annotation: object) -> Dependency | None:
-    """Find the mark of one parameter: as its default, or in its ``Annotated``."""
-    if default is Depends:
-        message = f"{_describe(function)}: {name}=Depends stands without its dependency. Write {name}=Depends(f)."
-        raise InvalidDependency(message)
-    marked = default if isinstance(default, Dependency) else None
-    if annotation is EMPTY or isinstance(annotation, type):
-        return marked
-    found = _marks(_evaluated(function, name, annotation))
-    if len(found) + (marked is not None) > 1:
-        message = f"{_describe(function)}: {name!r} is marked with Depends more than once. Keep one."
-        raise InvalidDependency(message)
-    return found[0] if found else marked
-
-
-def _evaluated(function: Callable[..., object], name: str, annotation: object) -> object:
-    """Evaluate an annotation as far as its marks: what else is in it may be a name for type checkers alone."""
-    if not isinstance(annotation, str):
-        return annotation
-    resolved: object = evaluate_but_for_unknown(annotation, function)
-    if not _marks(resolved) and ("Annotated" in annotation or "Depends" in annotation):
-        return evaluate(annotation, function, name)  # says what is unknown, if that is why
-    return resolved
-
-
-def _marks(annotation: object) -> list[Dependency]:
-    if typing.get_origin(annotation) is not typing.Annotated:
-        return []
-    return [extra for extra in typing.get_args(annotation)[1:] if isinstance(extra, Dependency)]
-
-
-def _describe(function: Callable[..., object]) -> str:
-    code = getattr(unwrapped(function), "__code__", None)
-    where = f" ({code.co_filename}:{code.co_firstlineno})" if isinstance(code, types.CodeType) else ""
-    return f"{getattr(function, '__qualname__', repr(function))}{where}"

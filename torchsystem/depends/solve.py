@@ -12,7 +12,7 @@ from typing import Any
 
 from torchsystem.depends import draw
 from torchsystem.depends.graph import Argument, Node, Plan, Problem
-from torchsystem.depends.kinds import Kind
+from torchsystem.depends.kinds import Kind, unwrapped
 from torchsystem.depends.mistakes import name_of
 from torchsystem.depends.signature import KEYWORD_ONLY, VAR_KEYWORD, VAR_POSITIONAL, Parameters
 from torchsystem.depends.unwind import Opened, Steps, close, raise_if_failed, reraise, run, run_async
@@ -133,7 +133,8 @@ def _value(source: Node | Argument, scope: CallScope, arguments: Mapping[str, ob
 def named(plan: Plan, node: Node, error: BaseException) -> BaseException:
     """Give the two failures that have a name of their own that name: never yielded, and not implemented."""
     problem = None
-    if isinstance(error, StopIteration | StopAsyncIteration) and node.kind.cleans_up:
+    ended = StopAsyncIteration if node.kind is Kind.ASYNC_GENERATOR else StopIteration
+    if node.kind.cleans_up and isinstance(error, ended):
         name = name_of(node.implementation)
         problem = Problem(
             NeverYielded, f"{name} ended without a yield. Yield the value once, on every way through the function."
@@ -162,7 +163,8 @@ def _raised_in(function: Any, error: BaseException) -> bool:
         return False
     while isinstance(function, functools.partial):
         function = function.func
-    owners = (function, getattr(function, "__init__", None), type(function).__call__)
+    made_by = ("__init__", "__new__", "__post_init__") if isinstance(function, type) else ()
+    owners = (unwrapped(function), type(function).__call__, *(getattr(function, name, None) for name in made_by))
     codes = [getattr(getattr(owner, "__func__", owner), "__code__", None) for owner in owners]
     return any(traceback.tb_frame.f_code is code for code in codes)
 

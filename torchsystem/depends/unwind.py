@@ -21,6 +21,11 @@ T = TypeVar("T")
 Opened: TypeAlias = "GeneratorType[Any, Any, Any] | AsyncGeneratorType[Any, Any]"
 
 
+# Written through these, also an exception that lets nobody set its attributes (a frozen dataclass) takes them.
+_TRACEBACK: Any = BaseException.__dict__["__traceback__"]
+_CONTEXT: Any = BaseException.__dict__["__context__"]
+
+
 class Outcome(NamedTuple):
     """What a step came to: a value, or an exception."""
 
@@ -104,7 +109,7 @@ def _close_one(generator: Opened, error: BaseException | None) -> Steps[BaseExce
         return None if error is not None and _is_same(raised, error) else raised
     finally:
         if error is not None:
-            error.__traceback__ = traceback
+            _TRACEBACK.__set__(error, traceback)
     return (yield from refuse_second_yield(generator))
 
 
@@ -118,7 +123,7 @@ def _is_same(raised: BaseException, error: BaseException) -> bool:
     if raised is error:
         return True
     wraps = isinstance(raised, RuntimeError) and isinstance(error, StopIteration | StopAsyncIteration)
-    return wraps and raised.__cause__ is error
+    return wraps and raised.__cause__ is error and str(raised).endswith(f" raised {type(error).__name__}")
 
 
 def refuse_second_yield(generator: Opened) -> Steps[BaseException]:
@@ -133,15 +138,17 @@ def refuse_second_yield(generator: Opened) -> Steps[BaseException]:
         else:
             generator.close()
     except BaseException as raised:  # noqa: BLE001 - it will not end; said as the context of the mistake
-        failure.__context__ = raised
+        _CONTEXT.__set__(failure, raised)
     return failure
 
 
 def _append_context(exception: BaseException, error: BaseException) -> None:
     """Make ``error`` the last context of ``exception``, unless it is there."""
-    while exception is not error:
+    seen: set[int] = set()
+    while exception is not error and id(exception) not in seen:
+        seen.add(id(exception))
         if exception.__context__ is None:
-            exception.__context__ = error
+            _CONTEXT.__set__(exception, error)
             return
         exception = exception.__context__
 
@@ -152,4 +159,4 @@ def reraise(exception: BaseException) -> None:
     try:
         raise exception
     finally:
-        exception.__context__ = context
+        _CONTEXT.__set__(exception, context)

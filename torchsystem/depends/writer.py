@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from torchsystem.depends.graph import Argument, Node, Plan
 from torchsystem.depends.kinds import Kind
-from torchsystem.depends.marks import EMPTY
+from torchsystem.depends.sentinels import EMPTY
 from torchsystem.depends.signature import KEYWORD_ONLY, POSITIONAL_ONLY, VAR_KEYWORD, VAR_POSITIONAL, Parameters
 
-_OURS = ("bound", "call", "error", "handler", "lacks", "missing", "outer", "result")
+_OURS = (
+    "BaseException", "NotImplementedError", "StopAsyncIteration", "bound", "call", "error", "handler", "inner",
+    "lacks", "missing", "next", "outer", "result", "scope", "step", "thrown", "value",
+)  # fmt: skip
 
 
 def word_for(node: Node) -> str:
     """Name the value of ``node`` in the code."""
-    word = getattr(node.declared, "__name__", "")
-    return word if word.isidentifier() else "value"
+    return plain_word(node.declared) or "made"
+
+
+def plain_word(factory: object) -> str:
+    """Return the name of ``factory`` as far as it can stand in the code; other letters than ASCII may mean the same."""
+    word = getattr(factory, "__name__", "")
+    return word.strip("_") if isinstance(word, str) and word.isascii() and word.isidentifier() else ""
 
 
 def prefix_of(parameters: Parameters) -> str:
@@ -63,8 +71,8 @@ class Writer:
 
     def write(self) -> str:
         """Return the source, in a function around it for the cell; ``lines`` then tells what is made where."""
-        name = getattr(self.plan.handler, "__name__", "")
-        name = f"injected_{name}" if name.isidentifier() else "injected"
+        word = plain_word(self.plan.handler)
+        name = f"injected_{word}" if word else "injected"
         self._add(0, f"def {self.p}outer({self.p}bound):")
         self._add(1, f"{'async ' if self.plan.kind.is_async else ''}def {name}({self._parameters()}):")
         if self.plan.kind.cleans_up:
@@ -125,7 +133,7 @@ class Writer:
         self._add(2, "try:")
         for node in self.nodes:
             self._make(node)
-        self._add(2, f"except NotImplementedError as {p}error:")
+        self._add(2, f"except {p}NotImplementedError as {p}error:")
         self._add(3, f"{p}call.failed({p}error)")
         self._add(3, "raise")
         self._add(2, f"return {self._handler_call()}")
@@ -139,11 +147,11 @@ class Writer:
         for node in self.nodes:
             self._make(node)
         self._add(3, f"{p}result = {self._handler_call()}")
-        self._add(2, f"except BaseException as {p}error:")
+        self._add(2, f"except {p}BaseException as {p}error:")
         self._add(3, f"{wait}{p}call.ended{suffix}({p}error, ({', '.join(opened)},))")
         self._add(3, "raise")
         if len(opened) == 1 and not is_async:
-            self._add(2, f"if next({opened[0]}, {p}missing) is not {p}missing:")
+            self._add(2, f"if {p}next({opened[0]}, {p}missing) is not {p}missing:")
             self._add(3, f"{p}call.twice({opened[0]})")
         else:
             self._add(2, f"{wait}{p}call.close{suffix}(({', '.join(opened)},))")
@@ -155,7 +163,7 @@ class Writer:
         made = f"{p}make_{name}({self._inputs(node)})"
         self.lines[len(self._text) + 1] = self.nodes.index(node)
         if cleans_up(node):
-            step = f"await {p}opened_{name}.__anext__()" if node.kind.is_async else f"next({p}opened_{name})"
+            step = f"await {p}opened_{name}.__anext__()" if node.kind.is_async else f"{p}next({p}opened_{name})"
             self._add(3, f"{p}opened_{name} = {made}; {p}{name} = {step}")
         elif is_awaited(node):
             self._add(3, f"{p}{name} = await {made}")
@@ -194,7 +202,7 @@ class Writer:
         self._add(2, "try:")
         for line in _DELEGATE_ASYNC if is_async else _DELEGATE:
             self._add(3, line.replace("_", p))
-        self._add(2, f"except BaseException as {p}error:")
+        self._add(2, f"except {p}BaseException as {p}error:")
         self._add(3, f"{wait}{p}scope.exit{suffix}({p}error)")
         self._add(3, "raise")
         self._add(2, f"{wait}{p}scope.exit{suffix}(None)")
@@ -209,11 +217,11 @@ _DELEGATE_ASYNC = (
     "while True:",
     "    try:",
     "        _value = await _step(_value)",
-    "    except StopAsyncIteration:",
+    "    except _StopAsyncIteration:",
     "        break",
     "    try:",
     "        _value = yield _value",
-    "    except BaseException as _thrown:",
+    "    except _BaseException as _thrown:",
     "        _step, _value = _inner.athrow, _thrown",
     "    else:",
     "        _step = _inner.asend",

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequenc
 from typing import Any, NoReturn, TypeAlias
 
 from torchsystem.depends.kinds import Kind, kind
-from torchsystem.depends.marks import EMPTY
 from torchsystem.depends.mistakes import name_of, place_of
+from torchsystem.depends.sentinels import EMPTY
 from torchsystem.depends.signature import KEYWORD_ONLY, VAR_KEYWORD, Parameter, parameters_of
 from torchsystem.errors import InvalidEventHandler, InvalidEventType
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from torchsystem.depends.annotations import resolve_annotation
-from torchsystem.depends.marks import EMPTY
+from torchsystem.depends.sentinels import EMPTY
 from torchsystem.errors import UnroutableAnnotation
 from torchsystem.services.delivery import deliver, remember
 from torchsystem.services.handlers import in_order

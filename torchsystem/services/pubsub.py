@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torchsystem.depends.annotations import resolve_annotation
-from torchsystem.depends.marks import EMPTY
+from torchsystem.depends.sentinels import EMPTY
 from torchsystem.errors import InvalidOption
 from torchsystem.services.bus import Bus, Heard, Plug
 from torchsystem.services.delivery import Call, Route, deliver, remember

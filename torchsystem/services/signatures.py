@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torchsystem.depends.kinds import Kind, kind
-from torchsystem.depends.marks import EMPTY
+from torchsystem.depends.sentinels import EMPTY
 from torchsystem.depends.signature import KEYWORD_ONLY, POSITIONAL_ONLY, VAR_KEYWORD, parameters_of
 from torchsystem.errors import InvalidHandler
 
