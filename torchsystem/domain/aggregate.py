@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 from torch.nn import Module
 
 from torchsystem.domain.events import Events
+from torchsystem.domain.snapshot import Snapshot, State
 from torchsystem.errors import InvalidEpoch, InvalidPhase, RepeatedIdentity, ShadowedAttribute, UnknownIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Phase: TypeAlias = Literal["train", "evaluation"]
 MODES: dict[Phase, bool] = {"train": True, "evaluation": False}
@@ -164,6 +168,55 @@ class Aggregate(Module):
         super().train(mode)
         if self.phase != before:
             self.onphase()
+        return self
+
+    def snapshot(self) -> Snapshot:
+        """Copy the whole state: modules, epoch and phase, and whatever inside has a ``state_dict``.
+
+        It holds tensors and plain values alone, under the names that they have in the aggregate; parameters of
+        optimizers, too, are told by name. Where tensors are spread over ranks, all of them have to ask for it.
+
+        Returns:
+            A copy that nothing changes any more. See `torchsystem.domain.snapshot` for its form.
+
+        Raises:
+            UnkeepableValue: A part has something in its state that is neither a tensor nor a plain value.
+            UnownedParameter: An optimizer optimizes a parameter that is not in the aggregate.
+
+        Examples:
+            >>> from torch import nn, optim
+            >>> from torchsystem import Aggregate
+            >>> class Classifier(Aggregate):
+            ...     def __init__(self) -> None:
+            ...         super().__init__()
+            ...         self.nn = nn.Linear(2, 2)
+            ...         self.optimizer = optim.Adam(self.nn.parameters())
+            >>> classifier = Classifier()
+            >>> classifier.epoch = 3
+            >>> snapshot = classifier.snapshot()
+            >>> list(snapshot["modules"]), list(snapshot["parts"]), snapshot["counters"]
+            (['nn.weight', 'nn.bias'], ['optimizer'], {'epoch': 3, 'phase': 'train'})
+            >>> Classifier().restore(snapshot).epoch
+            3
+        """
+        return State(self).snapshot()
+
+    def restore(self, snapshot: Snapshot, *, accept: str | Iterable[str] = ()) -> Self:
+        """Put a snapshot in place of the whole state; no hook runs.
+
+        Args:
+            snapshot: What `snapshot` gave, of this aggregate or of one that is built like it.
+            accept: Names, or patterns with ``*`` in them, of what may be missing, unexpected or different. It stays
+                as it is.
+
+        Returns:
+            The aggregate.
+
+        Raises:
+            UnknownSnapshot: It is no snapshot, or one that a later version has taken.
+            SnapshotMismatch: Something in it does not fit, and is not accepted; nothing was changed.
+        """
+        State(self).restore(snapshot, (accept,) if isinstance(accept, str) else accept)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
