@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from torch.optim import SGD
 from torchsystem.errors import CannotBuild, UnknownName
 from torchsystem.registry import Registry, canonical, getarguments, gethash, getmetadata, register, sethash, setname
 
+T = TypeVar("T")
 registry = Registry[Any]()
 
 
@@ -75,6 +76,10 @@ class Request(BaseModel):
     """A model beside registered classes."""
 
     width: int
+
+
+class Box(Generic[T]):
+    """A class that can be subscripted, as an enum can."""
 
 
 def double(x: int) -> int:
@@ -306,7 +311,7 @@ def test_an_unknown_name_says_what_is_near() -> None:
         {"$canonical": 1, "type": "class", "value": "subprocess.Popen"},
         {"$canonical": 1, "type": "dataclass", "value": {"class": "subprocess.Popen", "fields": {"args": "true"}}},
         {"$canonical": 1, "type": "dataclass", "value": {"class": f"{__name__}.double", "fields": {}}},
-        {"$canonical": 1, "type": "enum", "value": {"class": f"{__name__}.Config", "name": "x"}},
+        {"$canonical": 1, "type": "enum", "value": {"class": f"{__name__}.Box", "name": "x"}},
         {"$canonical": 1, "type": "pydantic", "value": {"class": f"{__name__}.Config", "fields": {}}},
         {"$canonical": 1, "type": "function", "value": "not_imported.at_all"},
         {"$canonical": 1, "type": "function", "value": ""},

@@ -107,6 +107,14 @@ class Child(Parent):
     """A registered class with a registered base."""
 
 
+@register(excluded_kwargs={"token"})
+class Client:
+    """A class with an argument that is nobody's business."""
+
+    def __init__(self, token: str, retries: int) -> None:
+        """Use it."""
+
+
 class Stray(Parent):
     """A class with a registered base, not registered itself."""
 
@@ -177,6 +185,12 @@ def test_an_argument_that_cannot_be_pickled_stays_behind() -> None:
     assert through_pickle(odd) == Config(1)
     with pytest.raises(NoCanonicalForm, match=r"the argument 'x' of Config has no canonical form.*a lambda"):
         gethash(through_pickle(odd))
+
+
+def test_what_does_not_count_stays_behind() -> None:
+    """An excluded argument is not in a pickle because of us."""
+    assert b"secret" not in pickle.dumps(Client("secret", 3))
+    assert getarguments(through_pickle(Client("secret", 3))) == {"retries": 3}
 
 
 def test_a_copy_made_by_the_constructor_is_a_construction() -> None:

@@ -95,8 +95,6 @@ def _take_dataclass(value: Any) -> object:
 
 def _make_dataclass(parts: Mapping[str, Any], find: Find) -> object:
     cls = find(parts["class"])
-    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-        raise TypeError(parts["class"])
     return cls(**{field.name: parts["fields"][field.name] for field in dataclasses.fields(cls) if field.init})
 
 

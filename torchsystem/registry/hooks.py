@@ -103,7 +103,7 @@ def _carrying_copy(cls: type, name: str) -> Callable[..., object]:
     def carrying(self: object, /, *args: Any, **kwargs: Any) -> object:
         copied: object = original(self, *args, **kwargs)
         identity = recall(self)
-        if identity is not None and copied is not self and type(copied) is type(self):
+        if identity is not None and type(copied) is type(self):
             remember(copied, identity.copy())
         return copied
 
