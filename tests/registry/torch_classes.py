@@ -22,7 +22,7 @@ from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils import data
 
-from torchsystem.registry import Registry, getarguments, gethash, getmetadata
+from torchsystem.registry import Registry, getarguments, gethash, getmetadata, register
 
 # The options have slots, and no place for a record; a container is deprecated, and says so.
 LEFT_OUT = {nn.LinearCrossEntropyOptions, nn.Container}
@@ -59,13 +59,14 @@ def main() -> None:
     made = use_modules(registry, every)
     use_optimizers(every)
     use_data()
+    use_parameters()
     counts = [sum(issubclass(cls, kind) for cls in every) for kind in (object, Module, Optimizer, LRScheduler)]
     print(*counts, made)  # noqa: T201 - what the test reads
 
 
 def register_all(registry: Registry[Any]) -> list[type]:
     """Register every class, and see that it looks as before."""
-    # Parameters and buffers are values, nothing that is constructed from others.
+    # Parameters and buffers are values rather than things that are constructed, and made in great numbers.
     every = [
         cls
         for cls in dict.fromkeys(classes(nn, optim, lr_scheduler, data))
@@ -129,6 +130,18 @@ def use_data() -> None:
     assert gethash(again) == gethash(loader)
     assert len(list(data.DataLoader(dataset, batch_size=2, num_workers=1))) == 2
     assert gethash(data.Subset(dataset, range(2))) != gethash(data.Subset(dataset, range(1)))
+
+
+def use_parameters() -> None:
+    """Register what is rather a value: models, and files of tensors alone, go on as before."""
+    register(nn.Parameter)
+    linear = nn.Linear(2, 2)
+    assert gethash(nn.Parameter(torch.ones(2))) == gethash(nn.Parameter(data=torch.ones(2), requires_grad=True))
+    assert copy.deepcopy(linear).weight.equal(linear.weight)
+    saved = io.BytesIO()
+    torch.save({"weight": linear.weight}, saved)
+    saved.seek(0)
+    assert torch.load(saved, weights_only=True)["weight"].equal(linear.weight)
 
 
 def required(cls: type) -> set[str]:

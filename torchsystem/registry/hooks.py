@@ -13,6 +13,8 @@ from inspect import Parameter, Signature
 from types import MethodType
 from typing import Any
 
+from torch import Tensor
+
 from torchsystem.errors import InvalidRegistration
 from torchsystem.registry.record import Identity, recall, remember, revive
 from torchsystem.registry.registration import Registration
@@ -51,7 +53,9 @@ def equip(cls: type, registration: Registration) -> None:
     Raises:
         InvalidRegistration: The class does not let itself be changed.
     """
-    hooks = {"__init__": _capturing(cls, registration), "__reduce_ex__": _carrying_pickle(cls)}
+    hooks: dict[str, Callable[..., object]] = {"__init__": _capturing(cls, registration)}
+    if not issubclass(cls, Tensor):  # which are loaded where nothing but tensors may be: `weights_only=True`
+        hooks["__reduce_ex__"] = _carrying_pickle(cls)
     hooks |= {name: _carrying_copy(cls, name) for name in ("__copy__", "__deepcopy__") if hasattr(cls, name)}
     try:
         for name, hook in hooks.items():
