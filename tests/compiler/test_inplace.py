@@ -378,41 +378,89 @@ HOOKS = {
 }
 
 
+def fit(model: Through) -> None:
+    """Go forward and backward."""
+    model.fit(X, Y)[1].backward()
+
+
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
-@pytest.mark.parametrize("step", [False, True])
-@pytest.mark.parametrize("where", ["", "nn.0"])
+@pytest.mark.parametrize(("where", "step"), [("", False), ("nn.0", False), ("nn.0", True)])
 @pytest.mark.parametrize("kind", HOOKS)
-def test_hooks_run_whenever_they_are_registered(kind: str, where: str, *, step: bool) -> None:
-    """A hook registered before compiling runs, one registered after it too, and a removed one no more."""
-    model, early, late = Through(), [], []
-    handles = [HOOKS[kind](model.get_submodule(where), lambda: early.append(1))]
+def test_hooks_registered_before_compiling_run(kind: str, where: str, *, step: bool) -> None:
+    """A hook that is there when an aggregate is compiled runs, and no more once it is removed."""
+    model, seen = Through(), []
+    handle = HOOKS[kind](model.get_submodule(where), lambda: seen.append(1))
     compile(model, backend="eager", step=step)
+    fit(model)
+    assert seen
+    handle.remove()
+    seen.clear()
+    fit(model)
+    assert not seen
 
-    def fit() -> None:
-        model.fit(X, Y)[1].backward()
 
-    fit()
-    assert early
-    handles.append(HOOKS[kind](model.get_submodule(where), lambda: late.append(1)))
-    fit()
-    assert len(late) * 2 == len(early)
-    for handle in handles:
-        handle.remove()
-    fit()
-    assert len(late) * 2 == len(early)
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+@pytest.mark.parametrize(("where", "step"), [("", False), ("nn.0", False), ("nn.0", True)])
+@pytest.mark.parametrize("kind", HOOKS)
+def test_hooks_registered_after_compiling_run(kind: str, where: str, *, step: bool) -> None:
+    """A hook registered on a compiled aggregate runs from the next call on, until it is removed."""
+    model, seen = compile(Through(), backend="eager", step=step), []
+    fit(model)
+    handle = HOOKS[kind](model.get_submodule(where), lambda: seen.append(1))
+    fit(model)
+    assert seen
+    handle.remove()
+    seen.clear()
+    fit(model)
+    assert not seen
+
+
+def test_a_hook_elsewhere_compiles_nothing_anew() -> None:
+    """Hooks of other modules do not concern an aggregate."""
+    model = compile(Through(), backend="eager")
+    fit(model)
+    nn.Linear(1, 1).register_forward_hook(print)
+    fit(model)
+    assert graphs() == 1
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_hooks_are_run_by_code_that_follows_a_graph_break() -> None:
+    """A hook on a module that is called after a break in its parent's forward runs as well."""
+
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            _dynamo.graph_break()
+            return self.second(x)
+
+    model, seen = Classifier(), []
+    model.nn = Broken()
+    compile(model, backend="eager")
+    train(model)
+    model.nn.second.register_forward_hook(lambda *_: seen.append(1))
+    train(model)
+    assert len(seen) == 5
 
 
 def test_hooks_of_optimizers_run_whenever_they_are_registered() -> None:
-    """With `step=True`, hooks of an optimizer run as well, early and late."""
+    """With `step=True`, hooks of an optimizer run as well, early and late, until they are removed."""
     model, seen = Classifier(), []
-    model.optimizer.register_step_pre_hook(lambda *_: seen.append("early"))
+    early = model.optimizer.register_step_pre_hook(lambda *_: seen.append("early"))
     compile(model, backend="eager", step=True)
     model.fit(X, Y)
-    handle = model.optimizer.register_step_post_hook(lambda *_: seen.append("late"))
+    early.remove()
     model.fit(X, Y)
-    handle.remove()
+    assert seen == ["early"]
+    late = model.optimizer.register_step_post_hook(lambda *_: seen.append("late"))
     model.fit(X, Y)
-    assert seen == ["early", "early", "late", "early"]
+    late.remove()
+    model.fit(X, Y)
+    assert seen == ["early", "late"]
 
 
 def pickled(model: Any) -> Any:
