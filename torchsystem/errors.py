@@ -69,6 +69,14 @@ class CyclicDependency(DependencyError, RecursionError):
     """A dependency needs, at some depth, itself."""
 
 
+class SessionEnded(DependencyError, RuntimeError):
+    """A session is used outside its ``with`` block, where what it made is closed."""
+
+
+class TooDeep(DependencyError, RecursionError):
+    """Dependencies need dependencies on more levels than Python can call."""
+
+
 class AsyncInSync(DependencyError, TypeError):
     """A sync function needs, at some depth, an async dependency."""
 
@@ -118,6 +126,34 @@ class UnknownIdentity(DomainError, RuntimeError):
 
 class RepeatedIdentity(DomainError, RuntimeError):
     """An aggregate that has an id was given another."""
+
+
+class UnkeepableValue(DomainError, TypeError):
+    """Something in the state of an aggregate is neither a tensor nor a plain value."""
+
+
+class UnownedParameter(DomainError, ValueError):
+    """An optimizer inside an aggregate optimizes a parameter that is not."""
+
+
+class UnknownSnapshot(DomainError, ValueError):
+    """What is to be restored is no snapshot, or one that a later version has taken."""
+
+
+class SnapshotMismatch(DomainError, ValueError):
+    """A snapshot does not fit the aggregate that it is to be restored into.
+
+    Attributes:
+        missing: What the aggregate has and the snapshot has not, by name.
+        unexpected: What the snapshot has and the aggregate has not, by name.
+        different: What both have, and in what it differs.
+    """
+
+    def __init__(self, message: str, *, missing: list[str], unexpected: list[str], different: dict[str, str]) -> None:
+        super().__init__(message)
+        self.missing = missing
+        self.unexpected = unexpected
+        self.different = different
 
 
 class InvalidEventType(DomainError, TypeError):

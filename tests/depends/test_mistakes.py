@@ -135,11 +135,10 @@ def test_a_parameter_that_nothing_fills_is_refused_at_registration() -> None:
 
 
 def test_a_cycle_is_named_with_its_path() -> None:
-    """Overrides can close a ring; the error names all of it, and the tree leads to it."""
-    provider = Provider()
+    """Dependencies that need one another are refused at registration: all of the ring, and the tree to it."""
 
-    def first() -> int:
-        return 1
+    def first(third: Annotated[int, Depends(third)]) -> int:
+        return third
 
     def second(first: int = Depends(first)) -> int:
         return first
@@ -147,23 +146,41 @@ def test_a_cycle_is_named_with_its_path() -> None:
     def third(second: int = Depends(second)) -> int:
         return second
 
-    @inject(provider)
-    def handler(third: int = Depends(third)) -> int:
-        return third
-
-    def other(third: int = Depends(third)) -> int:
-        return third
-
-    provider.override(second, other)
-    with pytest.raises(CyclicDependency, match="third → other → third"):
-        handler()
-    assert handler(5) == 5
     with pytest.raises(
-        CyclicDependency, match=r"third → other → third(.|\n)*✗ third ← third(.|\n)*✗ second ← second → other"
+        CyclicDependency, match=r"second → first → third → second(.|\n)*✗ value ← second(.|\n)*✗ third ← third"
     ):
 
-        @inject(provider)
-        def later(third: int = Depends(third)) -> None: ...
+        @inject(Provider())
+        def handler(value: int = Depends(second)) -> None: ...
+
+
+def test_an_override_that_leads_back_is_no_cycle() -> None:
+    """Inside its own override a dependency is the original, also when the way there is long, in every order."""
+    provider = Provider()
+
+    def first() -> int:
+        return 1
+
+    def second(first: int = Depends(first)) -> int:
+        return first + 1
+
+    def third(second: int = Depends(second)) -> int:
+        return second + 1
+
+    def other(third: int = Depends(third)) -> int:
+        return 10 * third
+
+    provider.override(second, other)
+
+    @inject(provider)
+    def one(third: int = Depends(third), other: int = Depends(other)) -> tuple[int, int]:
+        return third, other
+
+    @inject(provider)
+    def two(other: int = Depends(other), third: int = Depends(third)) -> tuple[int, int]:
+        return third, other
+
+    assert one() == two() == (31, 310)
 
 
 def test_a_cycle_between_arguments_is_named() -> None:

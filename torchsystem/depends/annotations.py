@@ -120,7 +120,7 @@ def _owner(function: object) -> Any:
         function = function.__func__
     if isinstance(function, type):
         made_by = (function.__init__, function.__new__)  # type: ignore[misc]
-        return next((one for one in made_by if hasattr(one, "__code__") and one.__annotations__), function)
+        return next((one for one in made_by if not _is_made(one) and getattr(one, "__annotations__", None)), function)
     if not hasattr(function, "__code__") and callable(function):
         return type(function).__call__
     return function

@@ -39,6 +39,8 @@ def mark_of(
 
 def _evaluated(function: Callable[..., object], name: str, annotation: object) -> object:
     """Evaluate an annotation as far as its marks: what else is in it may be a name for type checkers alone."""
+    if isinstance(annotation, typing.ForwardRef):  # of a named tuple
+        annotation = annotation.__forward_arg__
     if not isinstance(annotation, str):
         return annotation
     resolved: object = evaluate_but_for_unknown(annotation, function)

@@ -62,7 +62,7 @@ def wrapped_plainly(function: Callable[..., object], hidden: Kind) -> str:
     """Say that a plain function is wrapped around one of another kind, so that nobody knows what it gives."""
     sort = {Kind.COROUTINE: "async def", Kind.ASYNC_GENERATOR: "async def with yield"}.get(hidden, "def with yield")
     return (
-        f"{describe(function)} wraps a function that is {hidden.value}, and is plain itself, so that nobody can tell what "
-        f"it gives. Write the wrapper as `{sort}` too, or pass a function that says so (`lambda: wrapper()`) if it "
+        f"{describe(function)} wraps a function that is {hidden.value}, and is plain itself: nobody can tell what it "
+        f"gives. Write the wrapper as `{sort}` too, or pass a function that says so (`lambda: wrapper()`) if it "
         f"really gives the value."
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
 from torchsystem.depends.graph import Factory
 from torchsystem.depends.marker import Scope
-from torchsystem.depends.overrides import Overrides, Written
+from torchsystem.depends.overrides import Overrides, Override
 from torchsystem.depends.provider import Provider
 
 
@@ -35,10 +36,14 @@ class ProviderHost:
 
     @property
     def dependency_overrides(self) -> Overrides:
-        """Return the provider's overrides: a dictionary to be written to."""
+        """The provider's overrides: a dictionary to be written to, or replaced as a whole."""
         return self.provider.dependency_overrides
 
-    def override(self, dependency: Factory, implementation: Factory, scope: Scope | None = None) -> Written:
+    @dependency_overrides.setter
+    def dependency_overrides(self, overrides: Mapping[Factory, Factory]) -> None:
+        self.provider.dependency_overrides = overrides
+
+    def override(self, dependency: Factory, implementation: Factory, scope: Scope | None = None) -> Override:
         """Bind ``implementation`` in the place of ``dependency``: see `Provider.override`."""
         return self.provider.override(dependency, implementation, scope)
 

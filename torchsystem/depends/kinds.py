@@ -57,7 +57,8 @@ def target(dependency: Callable[..., object]) -> Callable[..., object]:
     if managed_kind(function) is None:
         return dependency
     if isinstance(function, types.MethodType):
-        return types.MethodType(function.__func__.__wrapped__, function.__self__)  # type: ignore[attr-defined]
+        managed: Any = function.__func__
+        return types.MethodType(managed.__wrapped__, function.__self__)
     return function.__wrapped__  # type: ignore[no-any-return]
 
 

@@ -15,10 +15,10 @@ from torchsystem.depends.graph import Factory, Node, Plan
 from torchsystem.depends.plan import is_hashable
 from torchsystem.depends.recipes import Recipe
 from torchsystem.depends.sentinels import MISSING, NEEDED
-from torchsystem.depends.signature import Parameters
 from torchsystem.depends.solve import CallScope, spread
 
 FindRecipe: TypeAlias = Callable[[], "Recipe"]
+Enlist: TypeAlias = Callable[["Linker"], None]
 
 
 class Linker:
@@ -28,21 +28,21 @@ class Linker:
     comes with another one comes back here (`other`), where the function gets the code for the new one.
 
     Args:
-        handler: What is to be injected.
-        parameters: What it takes.
-        recipe: How it is carried out under the overrides in force.
+        recipe: What is to be injected, and how, under the overrides in force.
         find: Finds the recipe again after a change.
+        enlist: Takes note of the keys a change of which concerns it.
         lock: The provider's, held where a binding is made or unmade.
     """
 
     __slots__ = (
-        "__weakref__", "_cell", "_defaults", "_find", "_lock", "_plan",
+        "__weakref__", "_cell", "_defaults", "_enlist", "_find", "_lock", "_plan",
         "_stale", "function", "generated", "keys",
     )  # fmt: skip
 
-    def __init__(
-        self, handler: Factory, parameters: Parameters, recipe: Recipe, find: FindRecipe, lock: threading.RLock
-    ) -> None:
+    def __init__(self, recipe: Recipe, find: FindRecipe, enlist: Enlist, lock: threading.RLock) -> None:
+        handler, parameters = recipe.plan.handler, recipe.plan.parameters
+        self.keys: set[Factory] = set()
+        self._enlist = enlist
         self._defaults = defaults(parameters)
         self._find = find
         self._lock = lock
@@ -79,7 +79,10 @@ class Linker:
         """
         plan, nodes, self.generated, _ = recipe
         self._plan = plan
-        self.keys = set(filter(is_hashable, plan.keys))
+        keys = set(filter(is_hashable, plan.keys))
+        if keys != self.keys:
+            self.keys = keys
+            self._enlist(self)
         call = BoundCall(plan, nodes, self.generated.lines, self)
         binding = (plan.handler, *makers(nodes, functools.partial(_refusal, plan)), call)
         self.function.__code__ = self.generated.code

@@ -56,6 +56,14 @@ def cycle(path: Iterable[Factory | str], end: Factory | str) -> Problem:
     )
 
 
+def too_deep(handler: Factory) -> str:
+    """Word that there are more levels of dependencies than Python can call."""
+    return (
+        f"{name_of(handler)}: its dependencies need dependencies on too many levels. Let one of them make several "
+        f"things at once."
+    )
+
+
 def async_in_sync(node: Node, handler: Factory) -> Problem:
     """Word that a sync handler cannot wait for an async dependency."""
     name, user = name_of(node.implementation), name_of(handler)

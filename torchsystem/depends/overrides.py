@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
@@ -46,6 +46,11 @@ class Overrides(dict[Factory, Factory]):
         self._changed = changed
         self._stacks: dict[Factory, list[_Entry]] = {}
 
+    def is_lasting(self, key: Factory) -> bool:
+        """Tell whether what is in force for ``key`` was simply written, and does not end with a block."""
+        stack = self._stacks.get(key)
+        return stack is None or stack[-1].plain
+
     def binding_of(self, key: Factory) -> Binding | None:
         """Return what is in force for ``key``, with its scope."""
         try:
@@ -60,7 +65,7 @@ class Overrides(dict[Factory, Factory]):
             bindings = {key: stack[-1].binding for key, stack in self._stacks.items()}
         return lambda key: bindings.get(key) if is_hashable(key) else None
 
-    def write(self, key: Factory, implementation: Factory, scope: Scope | None = None) -> Written:
+    def write(self, key: Factory, implementation: Factory, scope: Scope | None = None) -> Override:
         """Bind ``implementation`` in the place of what was written for ``key`` before."""
         check(key, implementation, scope)
         with self.lock:
@@ -72,7 +77,7 @@ class Overrides(dict[Factory, Factory]):
             entry = _Entry(Binding(implementation, scope), plain=True)
             stack.append(entry)
             self._settle(key)
-        return Written(self, key, entry, replaced, index)
+        return Override(self, key, entry, replaced, index)
 
     def withdraw(self, key: Factory, entry: _Entry, replaced: _Entry | None, index: int) -> bool:
         """Take back that ``entry`` was simply written: what it had replaced counts again.
@@ -154,6 +159,17 @@ class Overrides(dict[Factory, Factory]):
             del self[key]
             return value
 
+    def replace(self, other: Mapping[Factory, Factory]) -> None:
+        """Bind what is in ``other`` and nothing else."""
+        if other is self:  # as after `dependency_overrides |= ...`
+            return
+        new = dict(other)
+        for key, implementation in new.items():
+            check(key, implementation, None)
+        with self.lock:
+            self.clear()
+            self.update(new)
+
     def popitem(self) -> tuple[Factory, Factory]:
         """Remove the last override and return it."""
         with self.lock:
@@ -177,7 +193,7 @@ class Overrides(dict[Factory, Factory]):
                 self.write(key, implementation)
 
 
-class Written:
+class Override:
     """An override in force; as a ``with`` block it is undone at its end, exactly, in whatever order blocks end."""
 
     __slots__ = ("_entered", "_entry", "_index", "_key", "_overrides", "_replaced")
@@ -217,6 +233,9 @@ def check(key: object, implementation: object, scope: str | None) -> None:
         message = f"override of {key!r}: it is not a dependency. {hint} that stands in Depends(...), not its name."
         raise InvalidDependency(message)
     name = name_of(key)
+    if not is_hashable(key):
+        message = f"override of {name}: it cannot be hashed, and so be no key. Depend on a function that returns it."
+        raise InvalidDependency(message)
     if isinstance(implementation, Dependency) or not callable(implementation):
         message = (
             f"override of {name} with {implementation!r}: an implementation is something to call. "

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torchsystem.depends import mistakes
 from torchsystem.depends.facts import facts_of
-from torchsystem.depends.graph import Argument, Factory, Input, Keeper, Node, Plan, Problem
+from torchsystem.depends.graph import Argument, Factory, Input, Node, Plan, Problem
 from torchsystem.depends.kinds import kind
 from torchsystem.depends.marker import Dependency, Scope
 from torchsystem.depends.sentinels import EMPTY
 from torchsystem.depends.signature import KEYWORD_ONLY, POSITIONAL_ONLY, Parameter, Parameters
-from torchsystem.errors import DependencyError
+from torchsystem.errors import CyclicDependency, DependencyError, TooDeep
 
-Path = tuple["Factory | str", ...]
+Path = tuple[tuple["Factory | str", frozenset[object]], ...]  # each step, and the overrides around it
 
 
 class Binding(NamedTuple):
@@ -32,29 +32,33 @@ class Planner:
 
     Args:
         binding_of: Tells what is bound in the place of a dependency.
-        keep: The nodes whose values outlive a call, of all planners of one provider.
-        make_kept: Makes the place where such a value is kept.
+        intern_kept: Finds the one node for a value that outlives a call, of all planners of one provider.
     """
 
-    __slots__ = ("_interned", "_keep", "_make_kept", "_wide", "binding_of")
+    __slots__ = ("_intern_kept", "_interned", "_wide", "binding_of")
 
     def __init__(
         self,
         binding_of: Callable[[Factory], Binding | None],
-        keep: MutableMapping[tuple[object, ...], Node],
-        make_kept: Callable[[Node], Keeper],
+        intern_kept: Callable[[Node], Node],
     ) -> None:
         self.binding_of = binding_of
-        self._keep = keep
-        self._make_kept = make_kept
+        self._intern_kept = intern_kept
         self._interned: dict[tuple[object, ...], Node] = {}
         self._wide: set[object] = set()  # asked for with provider scope somewhere in the graph
 
     def plan(self, handler: Factory, parameters: Parameters) -> Plan:
-        """Draw up the plan of one handler."""
+        """Draw up the plan of one handler.
+
+        Raises:
+            TooDeep: Dependencies need dependencies on more levels than Python can call.
+        """
         while True:
             known = len(self._wide)
-            plan = _Draft(self, handler, parameters).finish()
+            try:
+                plan = _Draft(self, handler, parameters).finish()
+            except RecursionError:
+                raise TooDeep(mistakes.too_deep(handler)) from None
             if len(self._wide) == known:  # else some use is to be widened: draw it up again
                 return plan
 
@@ -70,27 +74,22 @@ class Planner:
         """Return the one node for what ``node`` is made of."""
         if node.problem is not None or not node.cache:
             return node
-        if node.scope == "call":
-            return self._interned.setdefault(node.structure, node)
-        known = self._keep.get(node.structure)
-        if known is None:
-            known = self._keep[node.structure] = node
-            node.kept = self._make_kept(node)
-        return known
+        return self._interned.setdefault(node.structure, node) if node.scope == "call" else self._intern_kept(node)
 
 
 class _Draft:
     """The work of drawing up one plan."""
 
-    __slots__ = ("handler", "known", "named", "parameters", "plan", "planner")
+    __slots__ = ("handler", "known", "lookups", "named", "parameters", "plan", "planner")
 
     def __init__(self, planner: Planner, handler: Factory, parameters: Parameters) -> None:
         self.planner = planner
         self.handler = handler
         self.parameters = parameters
         self.plan = Plan(handler, kind(handler), parameters)
+        self.lookups: dict[Node, frozenset[object]] = {}
         self.named = {parameter.name: parameter for parameter in parameters if not parameter.is_variadic}
-        self.known: dict[tuple[object, ...], Node] = {}
+        self.known: dict[tuple[object, ...], list[tuple[frozenset[object], Node]]] = {}
 
     def finish(self) -> Plan:
         for name in [parameter.name for parameter in self.parameters if parameter.dependency is not None]:
@@ -104,7 +103,7 @@ class _Draft:
         if node is None:
             dependency = self.named[name].dependency
             assert dependency is not None  # noqa: S101 - asked only for those that are
-            node = self.plan.needs[name] = self.node(dependency, "call", frozenset(), (*path, name))
+            node = self.plan.needs[name] = self.node(dependency, "call", frozenset(), (*path, (name, frozenset())))
         return node
 
     def node(self, mark: Dependency, user: Scope, inside: frozenset[object], path: Path) -> Node:
@@ -120,14 +119,15 @@ class _Draft:
         self.plan.keys.append(declared)
         binding = None if me in inside else self.planner.binding_of(declared)
         asked: Scope | None = mark.scope
-        implementation = declared
+        implementation, around = declared, inside
         if binding is not None:
             inside |= {me}
             implementation, asked = binding.implementation, asked or binding.scope
         scope = self.scope(mark, asked, user)
-        memo = (me, inside, scope, user)
-        if mark.cache and memo in self.known:
-            return self.known[memo]
+        use = (me, scope, user)
+        known = self.recall(use, around) if mark.cache else None
+        if known is not None:
+            return known
         node = Node(declared, implementation, scope, cache=mark.cache)
         if user == "provider" and scope == "call":
             node.problem = mistakes.too_short(node)
@@ -135,9 +135,33 @@ class _Draft:
             self.fill(node, inside, path)
         node.sound = node.problem is None and (not node.inputs or all(child.sound for child in node.nodes))
         node = self.planner.intern(node)
-        if mark.cache:
-            self.known[memo] = node
+        if mark.cache and not self.is_cyclic(node):  # a cycle is one only from where it is entered
+            self.known.setdefault(use, []).append((around, node))
         return node
+
+    def recall(self, use: tuple[object, ...], inside: frozenset[object]) -> Node | None:
+        """Find the node of an earlier use, if it stood inside the same overrides as far as they matter to it."""
+        for other, node in self.known.get(use, ()):
+            if other == inside or (other ^ inside).isdisjoint(self.looked_up(node)):
+                return node
+        return None
+
+    def looked_up(self, node: Node) -> frozenset[object]:
+        """Return what was looked up among the overrides to draw ``node``."""
+        found = self.lookups.get(node)
+        if found is None:
+            below = (self.looked_up(child) for child in node.nodes)
+            found = self.lookups[node] = frozenset({identity(node.declared)}).union(*below)
+        return found
+
+    @staticmethod
+    def is_cyclic(node: Node) -> bool:
+        """Tell whether a cycle is among what is wrong with ``node``."""
+        if node.sound:
+            return False
+        plan = Plan(node.declared, node.kind, ())
+        plan.needs["node"] = node
+        return any(one.problem is not None and one.problem.error is CyclicDependency for one in plan.problems())
 
     def scope(self, mark: Dependency, asked: Scope | None, user: Scope) -> Scope:
         """Settle how long one value lives: as asked, else as the widest use of the same, else as its user."""
@@ -150,8 +174,8 @@ class _Draft:
 
     def fill(self, node: Node, inside: frozenset[object], path: Path) -> None:
         """Find what ``node`` is made from, or what is wrong with it."""
-        if _is_on(path, node.implementation):
-            node.problem = mistakes.cycle(path, node.implementation)
+        if _is_on(path, node.implementation, inside):
+            node.problem = mistakes.cycle([step for step, _ in path], node.implementation)
             return
         try:
             facts = facts_of(node.implementation)
@@ -164,7 +188,7 @@ class _Draft:
         elif node.kind.is_async and not self.plan.kind.is_async:
             node.problem = mistakes.async_in_sync(node, self.handler)
         else:
-            self.fill_inputs(node, facts.parameters, inside, (*path, node.implementation))
+            self.fill_inputs(node, facts.parameters, inside, (*path, (node.implementation, inside)))
 
     def fill_inputs(self, node: Node, parameters: Parameters, inside: frozenset[object], path: Path) -> None:
         inputs: list[Input] = []
@@ -205,8 +229,8 @@ class _Draft:
             return mistakes.asks_for_argument(node, parameter)
         if wanted.dependency is None:
             return Argument(parameter.name, None)
-        if parameter.name in path:
-            return mistakes.cycle(path, parameter.name)
+        if any(step == parameter.name for step, _ in path if isinstance(step, str)):
+            return mistakes.cycle([step for step, _ in path], parameter.name)
         return Argument(parameter.name, self.need(parameter.name, path))
 
 
@@ -220,9 +244,9 @@ def identity(factory: Factory) -> object:
     return id(factory)
 
 
-def _is_on(path: Path, factory: Factory) -> bool:
+def _is_on(path: Path, factory: Factory, inside: frozenset[object]) -> bool:
     me = identity(factory)
-    return any(not isinstance(step, str) and identity(step) == me for step in path[1:])
+    return any(not isinstance(s, str) and identity(s) == me and around == inside for s, around in path[1:])
 
 
 def _structure(source: Node | Argument) -> tuple[object, ...]:

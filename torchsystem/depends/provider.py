@@ -6,23 +6,26 @@ import functools
 import sys
 import threading
 import types
-import warnings
-import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, Protocol, Self, TypeVar
 
 from torchsystem.depends import draw
 from torchsystem.depends.bound import BoundCall
+from torchsystem.depends.declared import describe
+from torchsystem.depends.facts import wrapped_plainly
 from torchsystem.depends.graph import Factory
 from torchsystem.depends.kept import Keep
+from torchsystem.depends.kinds import hidden_kind, managed_kind
 from torchsystem.depends.linker import Linker
 from torchsystem.depends.marker import Scope
-from torchsystem.depends.overrides import Overrides, Written
+from torchsystem.depends.mistakes import name_of
+from torchsystem.depends.overrides import Overrides, Override
 from torchsystem.depends.plan import Planner
 from torchsystem.depends.recipes import BindingOf, Recipes, needs_of
 from torchsystem.depends.session import Session
 from torchsystem.depends.signature import Parameters, parameters_of
-from torchsystem.errors import InvalidDependency, TorchSystemError, UnboundInterface
+from torchsystem.depends.users import Users
+from torchsystem.errors import InvalidDependency, UnboundInterface
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,9 +33,6 @@ R = TypeVar("R")
 
 class Provider:
     """Bind implementations to dependencies, late: at the next call of any handler that uses them.
-
-    Attributes:
-        dependency_overrides: The implementations in force, by dependency; a dictionary to be written to.
 
     Examples:
         >>> from torchsystem import Depends, Provider, inject
@@ -53,13 +53,22 @@ class Provider:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._linkers: set[weakref.ref[Linker]] = set()
+        self._users = Users()
         self._keep = Keep()
         self._blocks = 0
-        self.dependency_overrides = Overrides(self._lock, self._changed)
-        self._recipes = Recipes(self.dependency_overrides.binding_of, self._planner)
+        self._overrides = Overrides(self._lock, self._changed)
+        self._recipes = Recipes(self._overrides, self._planner)
 
-    def override(self, dependency: Factory, implementation: Factory, scope: Scope | None = None) -> Written:
+    @property
+    def dependency_overrides(self) -> Overrides:
+        """The implementations in force, by dependency: to be written to, or replaced as a whole."""
+        return self._overrides
+
+    @dependency_overrides.setter
+    def dependency_overrides(self, overrides: Mapping[Factory, Factory]) -> None:
+        self._overrides.replace(overrides)
+
+    def override(self, dependency: Factory, implementation: Factory, scope: Scope | None = None) -> Override:
         """Bind ``implementation`` in the place of ``dependency``, from now on or for a ``with`` block.
 
         Inside ``implementation`` the dependency means the original, so that an override can decorate it; an override
@@ -115,34 +124,31 @@ class Provider:
             self._blocks -= 1
             return self._blocks == 0
 
-    def __del__(self) -> None:
-        keep = getattr(self, "_keep", None)
-        if keep is not None and keep.open_names and not sys.is_finalizing():
-            message = (
-                f"a provider was never closed: {', '.join(keep.open_names)} still open. "
-                f"Write `with provider:` around the run, or call `provider.close()`."
-            )
-            warnings.warn(message, ResourceWarning, stacklevel=1, source=self)
+    def __copy__(self) -> Self:
+        """Return the provider itself: it is wiring, and wiring is not copied with what it connects."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        return self
 
     def explain(self, handler: Callable[..., object]) -> str:
         """Print, and return, the tree of what ``handler`` gets and from where, and the code that does it.
 
         Never raises: a branch that cannot be made is marked, with what is wrong.
         """
-        text = self._explanation(handler)
-        print(text)  # noqa: T201 - what it is for
+        try:
+            text = self._explanation(handler)
+        except Exception as error:  # noqa: BLE001 - it is asked when something is wrong, and must not make it worse
+            text = f"{handler!r} cannot be explained: {error}"
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        print(text.encode(encoding, "replace").decode(encoding))  # noqa: T201 - what it is for
         return text
 
     def _explanation(self, handler: Callable[..., object]) -> str:
         linker = _linker_of(handler)
         original = getattr(handler, "__wrapped__", handler) if linker is not None else handler
-        try:
-            parameters = parameters_of(original)
-        except TorchSystemError as error:
-            return str(error)
-        except Exception as error:  # noqa: BLE001 - explains, never raises
-            return f"{original!r} cannot be explained: {error}"
-        plan = self._planner(self.dependency_overrides.snapshot()).plan(original, parameters or ())
+        parameters = parameters_of(original)
+        plan = self._planner(self._overrides.snapshot()).plan(original, parameters or ())
         text = draw.tree(plan, next(plan.problems(), None))
         text += "".join(f"\n✗ {node.problem.message}" for node in plan.problems() if node.problem is not None)
         if linker is not None:
@@ -165,17 +171,15 @@ class Provider:
             ...     call(build, 64)
             'mlp(64) on cuda'
         """
-        return Session(self._planner(self.dependency_overrides.snapshot()))
+        return Session(self._planner(self._overrides.snapshot()))
 
     def _planner(self, binding_of: BindingOf) -> Planner:
-        return Planner(binding_of, self._keep.nodes, self._keep.make)
+        return Planner(binding_of, self._keep.intern)
 
     def _changed(self, dependency: Factory) -> None:
         """Have everything that uses ``dependency`` bound anew (the lock is held)."""
-        for reference in self._linkers.copy():
-            linker = reference()
-            if linker is not None and dependency in linker.keys:
-                linker.invalidate()
+        for linker in self._users.of(dependency):
+            linker.invalidate()
 
     def link(self, handler: Factory, parameters: Parameters) -> Callable[..., Any]:
         """Make the injected function of ``handler``: see `inject`."""
@@ -186,9 +190,7 @@ class Provider:
                 # Whoever is not bound yet may be by the time of the call; all else is a mistake now.
                 if node.problem is not None and node.problem.error is not UnboundInterface:
                     raise draw.error(recipe.plan, node)
-            linker = Linker(handler, parameters, recipe, find, self._lock)
-            self._linkers.add(weakref.ref(linker, self._linkers.discard))
-        return linker.function
+            return Linker(recipe, find, self._users.add, self._lock).function
 
 
 class _Inject(Protocol):
@@ -222,21 +224,46 @@ def inject(provider: Provider) -> _Inject:
 
     def decorate(handler: Callable[P, R], /) -> Callable[P, R]:
         if not callable(handler):
-            message = f"{handler!r} cannot be called, so nothing can be injected. Put @staticmethod outside."
+            message = f"{handler!r} cannot be called, so nothing can be injected. Write a function."
             raise InvalidDependency(message)
         parameters = parameters_of(handler) or ()
         if all(parameter.dependency is None for parameter in parameters):
             return handler
+        _refuse_unfit(handler)
         return provider.link(handler, parameters)
 
     return decorate
 
 
+def _refuse_unfit(handler: Any) -> None:
+    """Refuse what has dependencies, and would not be what it was after injection.
+
+    Raises:
+        InvalidDependency: A class, a static method, a context manager, or a plain wrapper of something that is not.
+    """
+    hidden = hidden_kind(handler)
+    if isinstance(handler, type):
+        message = f"{name_of(handler)} is a class, and would become a function. Inject its `__init__`."
+    elif isinstance(handler, staticmethod | classmethod):
+        message = f"{describe(handler)}: put @{type(handler).__name__} above the injecting decorator, not below it."
+    elif managed_kind(handler) is not None:
+        message = f"{describe(handler)}: put @contextmanager above the injecting decorator, or all is closed too early."
+    elif hidden is not None:
+        message = wrapped_plainly(handler, hidden)
+    else:
+        return
+    raise InvalidDependency(message)
+
+
 def _linker_of(function: object) -> Linker | None:
+    function = getattr(function, "__func__", function)
     closure = function.__closure__ if isinstance(function, types.FunctionType) else None
     if closure is None or len(closure) != 1:
         return None
-    binding = closure[0].cell_contents
+    try:
+        binding = closure[0].cell_contents
+    except ValueError:  # not assigned yet
+        return None
     linker = binding[-1] if isinstance(binding, tuple) and binding else None
     linker = linker.linker if isinstance(linker, BoundCall) else linker
     return linker if isinstance(linker, Linker) else None

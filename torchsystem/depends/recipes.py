@@ -11,6 +11,8 @@ from typing import NamedTuple, TypeAlias
 
 from torchsystem.depends.generate import Generated, generate
 from torchsystem.depends.graph import Factory, Node, Plan
+from torchsystem.depends.kinds import kind as kind_of
+from torchsystem.depends.overrides import Overrides
 from torchsystem.depends.plan import Binding, Planner, identity
 from torchsystem.depends.sentinels import EMPTY
 from torchsystem.depends.signature import Parameters
@@ -41,8 +43,9 @@ class Recipe(NamedTuple):
 class Recipes:
     """The recipes of one provider; whoever asks holds its lock."""
 
-    def __init__(self, binding_of: BindingOf, planner: Callable[[BindingOf], Planner]) -> None:
-        self._binding_of = binding_of
+    def __init__(self, overrides: Overrides, planner: Callable[[BindingOf], Planner]) -> None:
+        self._overrides = overrides
+        self._binding_of = overrides.binding_of
         self._planner = planner
         self._known: dict[Needs, list[Recipe]] = {}
 
@@ -64,11 +67,23 @@ class Recipes:
         nodes = plan.order()
         generated = generate(plan, nodes)
         recipe = Recipe(plan, nodes, generated, [self._binding_of(key) for key in plan.keys])
-        if all(node.sound for node in plan.needs.values()):  # else its words are about this handler
+        if self._is_worth_keeping(recipe):
             if len(self._known) >= _KEPT:
                 self._known.clear()
-            self._known[needs] = [recipe, *known[: _STATES_KEPT - 1]]
+            forgetful = recipe.plan.for_handler(_nobody, ())  # a handler that is dropped must not live on in here
+            self._known[needs] = [Recipe(forgetful, *recipe[1:]), *known[: _STATES_KEPT - 1]]
         return recipe
+
+    def _is_worth_keeping(self, recipe: Recipe) -> bool:
+        """Tell whether the recipe may serve again: not if its words are about one handler, or its binding a block's."""
+        if not all(node.sound for node in recipe.plan.needs.values()):
+            return False
+        bound = (key for key, binding in zip(recipe.plan.keys, recipe.bound, strict=True) if binding is not None)
+        return all(map(self._overrides.is_lasting, bound))
+
+
+def _nobody() -> None:
+    """Stand for the handler of a recipe that waits for one."""
 
 
 def needs_of(handler: Factory, parameters: Parameters) -> Needs:
@@ -78,7 +93,7 @@ def needs_of(handler: Factory, parameters: Parameters) -> Needs:
     """
     needs: list[object] = [
         getattr(handler, "__qualname__", ""),
-        getattr(getattr(handler, "__code__", handler), "co_flags", handler),
+        kind_of(handler),
     ]
     for name, kind, default, mark in parameters:
         needs += (

@@ -12,7 +12,7 @@ from torchsystem.depends.plan import Planner
 from torchsystem.depends.sentinels import EMPTY
 from torchsystem.depends.signature import VAR_KEYWORD, VAR_POSITIONAL, Parameters, parameters_of
 from torchsystem.depends.solve import CallScope, spread
-from torchsystem.errors import AsyncInSync
+from torchsystem.errors import AsyncInSync, SessionEnded
 
 R = TypeVar("R")
 
@@ -23,13 +23,17 @@ class Session:
     def __init__(self, planner: Planner) -> None:
         self._planner = planner
         self._scope = CallScope()
+        self._is_open = False
 
     def __enter__(self) -> Self:
+        self._is_open = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_open = False
+        self._scope.values.clear()
         self._scope.exit(error)
 
     def __call__(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
@@ -37,7 +41,13 @@ class Session:
 
         Raises:
             AsyncInSync: ``function`` is async: nobody would wait for it.
+            SessionEnded: The session's ``with`` block is over, or never began.
         """
+        if not self._is_open:
+            message = (
+                f"{name_of(function)}: a session serves inside its block. Write `with provider.session() as call:`."
+            )
+            raise SessionEnded(message)
         if kind(function).is_async:
             message = f"{name_of(function)} is async, and a session does not wait. Write a sync function."
             raise AsyncInSync(message)
