@@ -1,4 +1,4 @@
-"""WHAT A THING IS: the identity of an object is how it was constructed.
+"""What a thing is: the identity of an object is how it was constructed.
 
 ```python
 from torchsystem.registry import gethash, getmetadata, register
