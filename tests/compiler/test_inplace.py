@@ -557,10 +557,11 @@ def test_anything_else_is_given_to_torch() -> None:
     assert compile(backend="eager")(model := Classifier()) is model
 
 
-def test_only_an_aggregate_has_a_step() -> None:
-    """`step=True` is refused for anything else."""
-    with pytest.raises(InvalidCompileOption, match="only an aggregate"):
-        compile(nn.Linear(2, 2), step=True)
+@pytest.mark.parametrize("option", [{"step": True}, {"regional": True}, {"required": True}, {"cache": "folder"}])
+def test_options_for_aggregates_are_for_aggregates(option: dict[str, Any]) -> None:
+    """They are refused for anything else, which goes to torch.compile."""
+    with pytest.raises(InvalidCompileOption, match=f"{next(iter(option))}=.*no aggregate"):
+        compile(nn.Linear(2, 2), **option)
 
 
 @pytest.mark.parametrize("options", [{"mod": "default"}, {"mode": "fastest"}, {"backend": "nonesuch"}])

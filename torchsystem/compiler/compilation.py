@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections import defaultdict
 from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 from torchsystem.compiler.hooks import Hooks
 from torchsystem.compiler.optimizers import optimizers, separate_step, traceable_zero_grad
-from torchsystem.compiler.regions import Function, Region, stance, with_own_code
+from torchsystem.compiler.regions import Function, Region, Settings, stance, with_own_code
 from torchsystem.errors import NothingCaptured
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 USES = ("fit", "evaluate")
 CALL = "_compiled_call_impl"  # where a module looks first when it is called, and where `Module.compile` puts its own
+CONTAINERS = "torch.nn.modules.container"
 MISSING = object()
 
 logger = logging.getLogger("torchsystem.compiler")
@@ -53,22 +55,22 @@ class Compilation:
 
     Args:
         aggregate: What to compile.
-        options: What ``torch.compile`` takes.
-        step: Whether to compile ``fit`` and the steps of the optimizers too.
+        settings: How to compile it.
     """
 
-    def __init__(self, aggregate: Module, options: dict[str, Any], *, step: bool) -> None:
+    def __init__(self, aggregate: Module, settings: Settings) -> None:
         self._aggregate = aggregate
         self._name = type(aggregate).__qualname__
-        self._options = options
+        self._settings = settings
         self._hooks = Hooks(aggregate)
         self._regions: list[Region] = []
         self._replacements: list[Replacement] = []
         vars(aggregate).update(_compilation=self, _wiring=set())
-        for name, module in aggregate.named_modules():
-            if next(module.parameters(), None) is not None:
-                self._replace(module, CALL, self._region(name or self._name, _call_of(module)))
-        if step:
+        if settings.regional:
+            self._compile_blocks()
+        else:
+            self._compile_modules()
+        if settings.step:
             self._compile_step()
         uses = [use for use in USES if hasattr(aggregate, use)] or [CALL]
         self._verifications = [self._replace(aggregate, use, self._verified(use)) for use in uses]
@@ -94,6 +96,17 @@ class Compilation:
         """Be nothing in a copy: compiled code belongs to the object that it was compiled for."""
         return _left_behind, (self._name,)
 
+    def _compile_modules(self) -> None:
+        for name, module in self._aggregate.named_modules():
+            if next(module.parameters(), None) is not None:
+                self._replace(module, CALL, self._region(name or self._name, MethodType(_call, module)))
+
+    def _compile_blocks(self) -> None:
+        for cls, blocks in repeated_blocks(self._aggregate).items():
+            region = self._region(cls.__qualname__, _call)
+            for block in blocks:
+                self._replace(block, CALL, functools.partial(region, block))
+
     def _compile_step(self) -> None:
         aggregate: Any = self._aggregate
         if hasattr(aggregate, "fit"):
@@ -105,7 +118,7 @@ class Compilation:
             self._replace(optimizer, "zero_grad", traceable_zero_grad(optimizer))
 
     def _region(self, name: str, function: Function) -> Region:
-        region = Region(name, function, self._hooks, self._options)
+        region = Region(name, function, self._hooks, self._settings)
         self._regions.append(region)
         return region
 
@@ -148,8 +161,22 @@ class Compilation:
         )
 
 
-def _call_of(module: Module) -> Function:
-    return MethodType(type(module)._call_impl, module)  # noqa: SLF001 - what `Module.compile` compiles
+def repeated_blocks(root: Module) -> dict[type, list[Module]]:
+    """Find the modules inside that are made of others, containers of torch's own apart, and stand there repeatedly."""
+    blocks: dict[type, list[Module]] = defaultdict(list)
+    for module in root.modules():
+        if _is_block(module):
+            blocks[type(module)].append(module)
+    return {cls: modules for cls, modules in blocks.items() if len(modules) > 1}
+
+
+def _is_block(module: Module) -> bool:
+    made_of_others = next(module.children(), None) is not None
+    return made_of_others and type(module).__module__ != CONTAINERS and next(module.parameters(), None) is not None
+
+
+def _call(module: Module, *args: Any, **kwargs: Any) -> Any:
+    return module._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call] # noqa: SLF001 - as `Module.compile`
 
 
 def _left_behind(name: str) -> None:

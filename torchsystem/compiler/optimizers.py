@@ -47,6 +47,33 @@ def method_of(optimizer: Optimizer, original: Callable[..., Any], function: Call
     return MethodType(method, optimizer)
 
 
+def with_rates_as_tensors(optimizer: Optimizer, step: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand the learning rates to a compiled step as tensors, where a number would become a constant of the graph.
+
+    Then each value of a schedule would be a graph of its own, until dynamo has enough and runs the step eagerly.
+    """
+    import torch
+    from torch import optim
+
+    if not isinstance(optimizer, optim.SGD | optim.RMSprop | optim.Adadelta):
+        return step
+    rates: list[torch.Tensor] = []
+
+    def stepped(*args: Any, **kwargs: Any) -> Any:
+        groups = [group for group in optimizer.param_groups if isinstance(group["lr"], float)]
+        numbers = [group["lr"] for group in groups]
+        rates.extend(torch.zeros((), dtype=torch.float64) for _ in numbers[len(rates) :])
+        try:
+            for group, rate, number in zip(groups, rates, numbers, strict=False):
+                group["lr"] = rate.fill_(number)
+            return step(*args, **kwargs)
+        finally:
+            for group, number in zip(groups, numbers, strict=True):
+                group["lr"] = number
+
+    return stepped
+
+
 def separate_step(optimizer: Optimizer, step: Callable[..., Any]) -> MethodType:
     """Make a ``step`` that is compiled by itself also where compiled code calls it.
 
@@ -54,7 +81,7 @@ def separate_step(optimizer: Optimizer, step: Callable[..., Any]) -> MethodType:
     """
     from torch.compiler import disable
 
-    separate: Callable[..., Any] = disable(step, recursive=False)  # type: ignore[no-untyped-call]
+    separate: Callable[..., Any] = disable(with_rates_as_tensors(optimizer, step), recursive=False)  # type: ignore[no-untyped-call]
     return method_of(optimizer, optimizer.step, separate)
 
 

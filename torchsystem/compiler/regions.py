@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,28 @@ if TYPE_CHECKING:
     from torchsystem.compiler.hooks import Hooks
 
 Function = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to compile an aggregate.
+
+    Attributes:
+        options: What ``torch.compile`` takes.
+        step: Whether to compile ``fit``, and the steps of the optimizers, too.
+        regional: Whether to compile repeated blocks alone, once for all of a class.
+        cache: Where to keep what compiling makes, and to look for it.
+    """
+
+    options: dict[str, Any]
+    step: bool = False
+    regional: bool = False
+    cache: str | os.PathLike[str] | None = None
+
+    def use_cache(self) -> None:
+        """Tell torch where it is; torch looks when it compiles, and knows one place for a process."""
+        if self.cache is not None:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.fspath(self.cache)
 
 
 class Region:
@@ -25,20 +49,20 @@ class Region:
         name: What it is, for whoever reads of it in an error.
         function: What to compile.
         hooks: The hooks that may be traced into it.
-        options: What ``torch.compile`` takes.
+        settings: How to compile.
 
     Attributes:
         captured: Whether the first call captured a graph; None before that.
     """
 
-    def __init__(self, name: str, function: Function, hooks: Hooks, options: dict[str, Any]) -> None:
+    def __init__(self, name: str, function: Function, hooks: Hooks, settings: Settings) -> None:
         from torch.compiler import is_compiling
 
         self.name = name
         self.captured: bool | None = None
         self._function = function
         self._hooks = hooks
-        self._options = options
+        self._settings = settings
         self._is_compiling = is_compiling
         self._run = self._first
 
@@ -54,6 +78,7 @@ class Region:
 
         if stance() == "force_eager":
             return self._function(*args, **kwargs)
+        self._settings.use_cache()
         graphs, breaks = counters["stats"]["unique_graphs"], counters["graph_break"].total()
         run = self._compiled(_frame(self._function))
         with warnings.catch_warnings():
@@ -68,7 +93,7 @@ class Region:
     def _compiled(self, frame: Function) -> Function:
         from torch import compile as torch_compile
 
-        compiled: Function = torch_compile(with_own_code(frame), **self._options)
+        compiled: Function = torch_compile(with_own_code(frame), **self._settings.options)
         return compiled
 
 
