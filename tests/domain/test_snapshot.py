@@ -6,6 +6,7 @@ import inspect
 import io
 import json
 from collections import Counter, OrderedDict, defaultdict
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -156,10 +157,11 @@ def test_schedulers_go_on_as_well(scheduler: int) -> None:
 def test_a_snapshot_is_a_copy() -> None:
     """Neither the aggregate it was taken of, nor one that it was restored into, changes it any more."""
     model = trained(Classifier())
-    snapshot, again = model.snapshot(), model.snapshot()
+    snapshot = model.snapshot()
+    before = deepcopy(snapshot)
     trained(model)
     trained(Classifier(seed=1).restore(snapshot))
-    assert same(snapshot, again)
+    assert same(snapshot, before)
 
 
 def test_a_snapshot_holds_tensors_and_plain_values_alone() -> None:
@@ -263,6 +265,34 @@ def test_several_optimizers_over_shared_parameters() -> None:
             return loss
 
     goes_on_as_before(Twofold)
+    groups = Twofold().snapshot()["parts"]["optimizer"]["param_groups"]
+    assert groups[0]["params"][-4:] == ["nn.2.bias", "nn.3.weight", "nn.3.bias", "nn.4.bias"]
+
+
+def test_an_optimizer_may_have_a_state_beside_that_of_parameters() -> None:
+    """What an optimizer of the user's own keeps under names of its own comes back, too."""
+
+    class Counting(optim.SGD):
+        def __init__(self, parameters: Any) -> None:
+            super().__init__(parameters, lr=0.1)
+            self.steps = 0
+
+        def step(self, closure: Any = None) -> Any:
+            self.steps += 1
+            self.state["shared"]["largest"] = torch.tensor(float(self.steps))
+            return super().step(closure)
+
+        def state_dict(self) -> Any:
+            return {**super().state_dict(), "steps": self.steps}
+
+        def load_state_dict(self, state: Any) -> None:
+            self.steps = state["steps"]
+            super().load_state_dict(state)
+
+    model = trained(Classifier(optimizer=Counting))
+    resumed = Classifier(seed=1, optimizer=Counting).restore(model.snapshot())
+    assert resumed.optimizer.steps == 3
+    assert resumed.optimizer.state["shared"]["largest"] == 3
 
 
 class Whole(Classifier):
@@ -432,6 +462,24 @@ def test_a_part_named_like_a_wrapper_is_nobodys_wrapper() -> None:
     ]
 
 
+def test_wrappers_inside_wrappers_are_left_out_of_names() -> None:
+    """The wrappers of data parallelism, which are called `module`, may stand inside one another."""
+    model = Classifier()
+    inner = nn.Sequential(nn.DataParallel(model.nn))
+    model.nn = nn.DataParallel(inner)
+    names = list(model.snapshot()["modules"])
+    assert names[0] == "nn.0.0.weight"
+    assert not any("module" in name for name in names)
+
+
+def test_what_is_no_part_is_left_out() -> None:
+    """Classes, and hooks that torch keeps in modules, are no parts, though they have a `state_dict`."""
+    model = Classifier()
+    model.kind = Remembering
+    model.nn.register_forward_hook(Remembering("hook"))
+    assert set(model.snapshot()["parts"]) == {"optimizer"}
+
+
 def test_it_works_after_to() -> None:
     """An aggregate that was cast takes a snapshot from before, in its own type, and its optimizer still steps."""
     model = trained(Classifier())
@@ -475,6 +523,9 @@ class Remembering:
 
     def __init__(self, state: Any) -> None:
         self.state = state
+
+    def __call__(self, *_: object) -> None:
+        """Be a hook."""
 
     def state_dict(self) -> Any:
         """Give the state."""

@@ -29,18 +29,19 @@ MODES: dict[Phase, bool] = {"train": True, "evaluation": False}
 
 
 class _Epoch:
-    """Run `onepoch` after a change."""
+    """Run `onepoch` after a change; the first epoch that a constructor assigns is where it begins."""
 
     def __set__(self, aggregate: Aggregate, epoch: int) -> None:
         if type(epoch) is not int:
             epoch = _whole(epoch)
         state = aggregate.__dict__
-        changed = state.get("epoch") != epoch
-        state["epoch"] = epoch
         if "_epoch_given" not in state:
             state["_epoch_given"] = True
-            changed = changed and not _is_under_construction(aggregate)
-        if changed:
+            if _is_under_construction(aggregate):
+                state["epoch"] = epoch
+                return
+        if state["epoch"] != epoch:
+            state["epoch"] = epoch
             aggregate.onepoch()
 
 
