@@ -38,6 +38,10 @@ class InvalidCompileOption(CompilerError, TypeError):
     """An option of ``compile`` does not go with what is compiled."""
 
 
+class MissingCompiler(CompilerError, RuntimeError):
+    """What compiles the code that torch generates is not installed, and it is required."""
+
+
 class NothingCaptured(CompilerError, RuntimeError):
     """An aggregate was compiled and used, and still everything ran eagerly."""
 
@@ -268,6 +272,77 @@ class UnroutableAnnotation(ServiceError, TypeError):
 
 class WaitsForItself(ServiceError, RuntimeError):
     """A handler in the background waits until the background is idle."""
+
+
+# training: the life of a run
+
+
+class TrainingError(TorchSystemError):
+    """Stand for any mistake in how a run is set up, or in what it came to."""
+
+
+class FrozenOptimizer(TrainingError, ValueError):
+    """A loss was given for an optimizer none of whose parameters requires a gradient."""
+
+
+class InvalidBatch(TrainingError, TypeError):
+    """A batch of which nobody can tell how many samples it has."""
+
+
+class InvalidBudget(TrainingError, ValueError):
+    """Nothing says how long to train, or it is said in a way that has no meaning."""
+
+
+class InvalidLoss(TrainingError, TypeError):
+    """What was given to step on is not a loss, or not one per optimizer."""
+
+
+class InvalidMetric(TrainingError, ValueError):
+    """A metric has a name that is not its own."""
+
+
+class InvalidOptimization(TrainingError, ValueError):
+    """An option of an optimization has no meaning, or none together with the others."""
+
+
+class InvalidOptimizer(TrainingError, TypeError):
+    """What was given as an optimizer is none, or is one that cannot step on gradients alone."""
+
+
+class InvalidScheduler(TrainingError, ValueError):
+    """What was given as a scheduler is none, or belongs to another optimizer."""
+
+
+class InvalidSplit(TrainingError, ValueError):
+    """There is no split to learn from."""
+
+
+class InvalidStopping(TrainingError, ValueError):
+    """A rule to stop by has no meaning."""
+
+
+class MissingMetric(TrainingError, KeyError):
+    """A metric that somebody watches was never reported."""
+
+
+class MismatchedState(TrainingError, ValueError):
+    """A state is of an optimization that has other parts."""
+
+
+class NonFiniteLoss(TrainingError, ArithmeticError):
+    """The loss of a batch was infinite or not a number."""
+
+
+class NonFiniteMetric(TrainingError, ArithmeticError):
+    """A metric that somebody watches is not a number."""
+
+
+class SharedParameter(TrainingError, ValueError):
+    """Two optimizers move the same parameter, each by the gradients of both."""
+
+
+class UnknownOptimizer(TrainingError, KeyError):
+    """No optimizer has the name that something was given for."""
 
 
 # triggers: when something fires
