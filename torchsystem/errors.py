@@ -30,6 +30,14 @@ class InvalidStep(CompilerError, TypeError):
     """What was given as a step cannot be one, or would not run as one."""
 
 
+class OrphanedOptimizer(CompilerError, RuntimeError):
+    """An optimizer has parameters that the module it was made for has no more."""
+
+
+class UnmatchedPattern(CompilerError, ValueError):
+    """A pattern of names fits no parameter."""
+
+
 class UnknownStep(CompilerError, KeyError):
     """No step of the pipeline, or more than one, is what was asked for."""
 
