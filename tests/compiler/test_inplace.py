@@ -200,6 +200,29 @@ def test_reading_the_epoch_does_not_compile_for_each_epoch() -> None:
     assert graphs() == 2
 
 
+def test_a_graph_break_costs_no_change_of_settings() -> None:
+    """Where a forward breaks its graph, torch's settings are changed while it is traced, and not while it runs."""
+    seen = []
+
+    @torch.compiler.disable
+    def look() -> None:
+        seen.append(_dynamo.config.allow_unspec_int_on_nn_module)
+
+    class Looking(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = super().forward(x)
+            look()
+            return x + 1
+
+    model = Classifier()
+    model.nn = Looking(4, 3)
+    compile(model, backend="eager")
+    model.nn(X)
+    seen.clear()
+    model.nn(X)
+    assert seen == [False]
+
+
 @pytest.mark.parametrize("use", ["fit", "evaluate"])
 def test_the_first_use_makes_sure_that_something_was_captured(use: str) -> None:
     """Where everything escapes compilation, the first use says so, and what would be compiled; the next one again."""
@@ -413,6 +436,18 @@ def test_hooks_registered_after_compiling_run(kind: str, where: str, *, step: bo
     seen.clear()
     fit(model)
     assert not seen
+
+
+def test_a_hook_that_nothing_else_tells_of_is_noticed() -> None:
+    """Dynamo guards on what a hook changes, and on a pure one not at all; it comes and goes all the same."""
+    model = Classifier()
+    handle = model.nn.register_forward_hook(lambda *call: 0 * call[2])
+    compile(model, backend="eager")
+    assert model(X).eq(0).all()
+    handle.remove()
+    assert model(X).ne(0).any()
+    model.nn.register_forward_hook(lambda *call: 0 * call[2])
+    assert model(X).eq(0).all()
 
 
 def test_a_hook_elsewhere_compiles_nothing_anew() -> None:

@@ -124,6 +124,21 @@ def test_a_schedule_does_not_compile_for_each_rate(optimizer: Any) -> None:
     assert type(compiled.optimizer.param_groups[0]["lr"]) is float
 
 
+def test_each_aggregate_keeps_what_compiling_it_makes(tmp_path: Path) -> None:
+    """Torch has one place for a process; it is told before each compilation, so that runs keep theirs apart."""
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    try:
+        first = compile(Deep(1), backend="eager", cache=tmp_path / "first")
+        compile(Deep(1), backend="eager", cache=tmp_path / "second")
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "second")
+        first.fit(X)
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "first")
+    finally:
+        os.environ.pop("TORCHINDUCTOR_CACHE_DIR")
+        if before is not None:
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
+
+
 PROGRAM = """
 import logging, sys, time, warnings
 warnings.simplefilter("ignore")
