@@ -44,7 +44,6 @@ class Schedule:
         self.scheduler = scheduler
         self.per = per
         self._metric = metric if isinstance(scheduler, ReduceLROnPlateau) else None
-        self._has_moved = False
         if isinstance(scheduler, ReduceLROnPlateau) and (per == "step" or metric is None):
             message = (
                 f"a {name} moves per epoch, by a metric. Write Optimization(..., per='epoch', "
@@ -82,17 +81,16 @@ class Schedule:
             raise MissingMetric(message)
 
     def _move(self, *metric: Any) -> None:
-        if self._has_moved:
+        optimizer = self.scheduler.optimizer
+        if getattr(optimizer, "_opt_called", False) and hasattr(optimizer.step, "_wrapped_by_lr_sched"):
             self.scheduler.step(*metric)
             return
         with warnings.catch_warnings():
-            # Copies of optimizers lose the mark by which schedulers see that they stepped; and a first step may have
-            # been skipped by a scaler. Here steps come first by construction.
-            warnings.filterwarnings(
-                "ignore", r"(Seems like `optimizer|Detected call of `lr_scheduler)\.step", UserWarning
-            )
+            # Schedulers warn if they miss the marks by which they see that their optimizer has stepped. Copies of
+            # optimizers have lost theirs, and a scaler may have skipped all steps so far. Here steps come first anyway.
+            missed = r"(Seems like `optimizer|Detected call of `lr_scheduler)\.step"
+            warnings.filterwarnings("ignore", missed, UserWarning)
             self.scheduler.step(*metric)
-        self._has_moved = True
 
 
 @contextmanager
