@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 py
             $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format docs lock clean
+.PHONY: help demo test soak check lint types format docs lock clean
 
 help: ## Say what there is
 	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -17,6 +17,9 @@ demo: $(READY) ## Train a classifier on handwritten digits; run again, it goes o
 
 test: $(READY) ## Run the whole test suite
 	$(BIN)/python -m pytest
+
+soak: $(READY) ## Send a million events through listeners that fail at random; takes some minutes
+	$(BIN)/python tests/services/soak.py
 
 check: lint types docs test ## Check everything that must hold: format, lint, types, docs and tests
 
