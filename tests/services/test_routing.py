@@ -98,7 +98,11 @@ class Options(TypedDict):
 Bounded = TypeVar("Bounded", bound=Validated)
 Constrained = TypeVar("Constrained", Trained, Timed)
 Loss = NewType("Loss", float)
+BoundLater = TypeVar("BoundLater", bound="Trained | Timed")
 Alias = TypeAliasType("Alias", Trained | Timed)
+AliasLater = TypeAliasType("AliasLater", "Trained | Timed")
+Maybe = TypeAliasType("Maybe", T | None, type_params=(T,))
+Unknown = TypeAliasType("Unknown", "NotImported")  # noqa: F821 - that is the point
 
 EVENTS = [Trained(), Validated(), Evaluated(), Timed(), None, 3, True, "text"]
 ALL = [type(event) for event in EVENTS]
@@ -128,7 +132,10 @@ MEANT = {
     "T": ALL,
     "Bounded": [Validated, Evaluated],
     "Constrained": [Trained, Timed],
+    "BoundLater": [Trained, Timed],
     "Alias": [Trained, Timed],
+    "AliasLater": [Trained, Timed],
+    "Maybe[Trained]": [Trained, type(None)],
 }
 
 
@@ -371,3 +378,9 @@ def test_asking_a_protocol_elsewhere_changes_nothing() -> None:
 
     consumer.consume(Trained())
     assert heard == [Trained()]
+
+
+def test_an_alias_that_cannot_be_resolved_is_refused() -> None:
+    """A string in what an alias stands for is looked up where the alias is defined."""
+    with pytest.raises(UnroutableAnnotation, match="Unknown stands for 'NotImported'"):
+        Consumer().handler(annotate(lambda _event: None, Unknown))

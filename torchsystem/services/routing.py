@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, NewType, TypeVar, Union, get_args, get_origin
+import sys
+from types import NoneType, SimpleNamespace, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, NewType, TypeVar, Union, get_args, get_origin, get_type_hints
 from weakref import WeakKeyDictionary
 
 from typing_extensions import TypeAliasType, get_protocol_members, is_protocol
@@ -69,7 +70,7 @@ def interest(annotation: object, place: str) -> Interest:
 
 def _accepted(annotation: object, place: str) -> Iterator[type]:
     """Yield the classes and protocols that an annotation comes down to."""
-    parts = _parts(annotation)
+    parts = _parts(annotation, place)
     if parts is None:
         yield _routable(annotation, place)
     else:
@@ -77,7 +78,7 @@ def _accepted(annotation: object, place: str) -> Iterator[type]:
             yield from _accepted(part, place)
 
 
-def _parts(annotation: object) -> tuple[object, ...] | None:
+def _parts(annotation: object, place: str) -> tuple[object, ...] | None:
     """Open an annotation that only joins, names or decorates others; None if it does not."""
     origin = get_origin(annotation)
     if origin in {Union, UnionType}:
@@ -85,11 +86,32 @@ def _parts(annotation: object) -> tuple[object, ...] | None:
     if origin is Annotated:
         return get_args(annotation)[:1]
     if isinstance(annotation, TypeVar):
-        return annotation.__constraints__ or (annotation.__bound__ or object,)
+        bounds = annotation.__constraints__ or (annotation.__bound__ or object,)
+        return tuple(_evaluated(bound, annotation, place) for bound in bounds)
     alias = annotation if origin is None else origin
     if isinstance(alias, TypeAliasType):
-        return (alias.__value__,)
+        return (_filled(_evaluated(alias.__value__, alias, place), alias.__type_params__, get_args(annotation)),)
     return None
+
+
+def _evaluated(meaning: object, name: TypeVar | TypeAliasType, place: str) -> object:
+    """Evaluate the strings in what a type variable or an alias stands for, in the module that defines it."""
+    holder = SimpleNamespace(__annotations__={"meaning": meaning})
+    known = vars(sys.modules[name.__module__]) if name.__module__ in sys.modules else {}
+    try:
+        return get_type_hints(holder, known, include_extras=True)["meaning"]
+    except Exception as error:
+        message = f"{place}: {name} stands for {meaning!r}, which cannot be resolved ({error}). Write the class itself."
+        raise UnroutableAnnotation(message) from error
+
+
+def _filled(meaning: Any, parameters: tuple[object, ...], arguments: tuple[object, ...]) -> object:
+    """Put what a generic alias was given into what it stands for."""
+    given = dict(zip(parameters, arguments, strict=False))
+    if isinstance(meaning, TypeVar):
+        return given.get(meaning, meaning)
+    free = getattr(meaning, "__parameters__", ())
+    return meaning[tuple(given.get(each, each) for each in free)] if given and free else meaning
 
 
 def _routable(annotation: object, place: str) -> type:
