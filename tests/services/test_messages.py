@@ -6,7 +6,8 @@ import copy
 import pickle
 import weakref
 from dataclasses import field, fields
-from typing import Generic, TypeVar
+from functools import wraps
+from typing import Any, Generic, TypeVar
 
 import pytest
 
@@ -132,3 +133,45 @@ def test_super_works_in_the_methods_of_an_event() -> None:
     assert InInit(3).epoch == 4
     assert InProperty(3).title == "EPOCH 4"
     assert type(InClassMethod.first()) is InClassMethod
+
+
+def test_super_works_behind_decorators_and_setters() -> None:
+    """Wherever the only method that says `super()` is hidden, it means the class that the decorator returned."""
+
+    def decorated(function: Any) -> Any:
+        return wraps(function)(bare(function))
+
+    def bare(function: Any) -> Any:
+        return lambda *args: function(*args).upper()
+
+    @event
+    class Base:
+        epoch: int = 0
+
+        def title(self) -> str:
+            return f"epoch {self.epoch}"
+
+    @event
+    class Decorated(Base):
+        @decorated
+        def title(self) -> str:
+            return super().title()
+
+    @event
+    class Bare(Base):
+        @bare
+        def title(self) -> str:
+            return super().title()
+
+    @event
+    class Setting(Base):
+        @property
+        def name(self) -> str:
+            return "none"
+
+        @name.setter
+        def name(self, value: str) -> None:
+            assert super().title() == value
+
+    assert Decorated(3).title() == Bare(3).title() == "EPOCH 3"
+    Setting(3).name = "epoch 3"

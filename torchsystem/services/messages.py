@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property, partial, partialmethod
 from types import FunctionType
 from typing import TYPE_CHECKING, TypeVar
 
 from typing_extensions import dataclass_transform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 T = TypeVar("T")
+
+# What methods may be behind, and where it keeps them.
+_MADE_OF_FUNCTIONS = (FunctionType, property, classmethod, staticmethod, partial, partialmethod, cached_property)
+_BEHIND = ("fget", "fset", "fdel", "func", "__func__", "__wrapped__")
 
 
 @dataclass_transform(field_specifiers=(field,))
@@ -46,18 +52,29 @@ def _point_super_to(slotted: type, original: type) -> None:
 
     All methods of a class share one cell for it; before Python 3.14 `dataclass(slots=True)` forgets to fill it anew.
     """
-    for function in _functions(slotted):
-        free = function.__code__.co_freevars
-        if function.__closure__ is not None and "__class__" in free:
-            cell = function.__closure__[free.index("__class__")]
-            if cell.cell_contents is original:
-                cell.cell_contents = slotted
-                return
+    for function in _functions(vars(slotted).values()):
+        for cell in function.__closure__ or ():
+            with suppress(ValueError):  # not filled yet
+                if cell.cell_contents is original:
+                    cell.cell_contents = slotted
+                    return
 
 
-def _functions(cls: type) -> Iterator[FunctionType]:
-    """Yield every plain function in the body of a class, also those behind properties, class and static methods."""
-    for member in vars(cls).values():
-        function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
-        if isinstance(function, FunctionType):
-            yield function
+def _functions(members: Iterable[object]) -> Iterator[FunctionType]:
+    """Yield every plain function in the body of a class, also those behind descriptors and decorators."""
+    left, seen = list(members), set[int]()
+    while left:
+        member = left.pop()
+        if isinstance(member, _MADE_OF_FUNCTIONS) and id(member) not in seen:
+            seen.add(id(member))
+            left += [getattr(member, name, None) for name in _BEHIND]
+            if isinstance(member, FunctionType):
+                yield member
+                left += _contents(member)
+
+
+def _contents(function: FunctionType) -> Iterator[object]:
+    """Yield what the cells of a function hold."""
+    for cell in function.__closure__ or ():
+        with suppress(ValueError):  # not filled yet
+            yield cell.cell_contents
