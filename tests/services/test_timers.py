@@ -98,3 +98,14 @@ def test_polling_hands_out_an_interval_exactly_when_it_was_crossed(strides: list
         now = before + stride
         assert timers.poll() == ([Elapsed(interval)] if now // interval > before // interval else [])
         before = now
+
+
+@pytest.mark.parametrize("interval", [0.1, 0.3, 1e-3])
+def test_rounding_hands_nothing_out_twice(interval: float) -> None:
+    """Who polls twice at one moment gets nothing the second time, also where fractions of seconds cannot be exact."""
+    clock = Clock()
+    timers = Timers(interval, clock=clock)
+    for number in range(2000):
+        clock.now = number * interval
+        timers.poll()
+        assert timers.poll() == []

@@ -74,6 +74,7 @@ class Timers:
             return []
         over = sorted((due, seconds) for seconds, due in self._due.items() if due <= now)
         for due, seconds in over:
-            self._due[seconds] = due + seconds * ((now - due) // seconds + 1)
+            ahead = due + seconds * ((now - due) // seconds + 1)
+            self._due[seconds] = ahead if ahead > now else ahead + seconds  # rounding may bring it back to now
         self._next = min(self._due.values())
         return [Elapsed(seconds) for _, seconds in over]
