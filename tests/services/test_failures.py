@@ -119,10 +119,12 @@ def test_what_the_function_raises_reaches_the_caller() -> None:
     def on_failure(error: Exception, event: object, handler: object) -> None:
         raise RuntimeError from error
 
+    heard: list[object] = []
     producer = Producer(failures="isolate", on_failure=on_failure)
-    producer.register(failing([], ValueError()))
+    producer.register(failing(heard, ValueError(), None))
     with pytest.raises(RuntimeError):
         producer.dispatch(Trained())
+    assert heard == [0, 1]  # everyone was served first
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, GeneratorExit])
@@ -268,6 +270,7 @@ MEANINGLESS: list[dict[str, Any]] = [
     {"failures": None},
     {"failures": "isolate"},
     {"failures": "isolate", "on_failure": 3},
+    {"failures": "isolate", "on_failure": lambda error: error},  # told three things, it would fail
     {"failures": "finish", "on_failure": print},
     {"on_failure": print},
 ]
@@ -279,6 +282,15 @@ def test_a_policy_that_would_swallow_failures_is_refused(make: Any, options: dic
     """Isolating needs someone who is told; a function that would never be told is a mistake as well."""
     with pytest.raises(InvalidOption):
         make(**options)
+
+
+def test_a_coroutine_is_nobody_to_tell_failures() -> None:
+    """An async `on_failure` would be called and never run: every failure would be lost without a word."""
+
+    async def on_failure(error: Exception, event: object, handler: object) -> None: ...
+
+    with pytest.raises(InvalidOption, match="on_failure"):
+        Producer(failures="isolate", on_failure=on_failure)
 
 
 OUTCOMES = st.sampled_from(["ok", "error", "request", "interrupt"])
@@ -320,3 +332,41 @@ def test_no_outcome_is_lost(policy: Any, outcomes: list[str], listening: bool) -
     group = outcome if first is None else outcome.__cause__
     assert first is None or outcome is first
     assert list(group.exceptions if group is not None else []) == (errors if policy == "finish" else [])
+
+
+@pytest.mark.parametrize("policy", ["finish", "isolate"])
+@pytest.mark.parametrize("kind", [StopIteration, KeyboardInterrupt])
+def test_what_ends_a_delivery_keeps_its_cause(policy: Any, kind: type[BaseException]) -> None:
+    """A request or an interrupt has the cause it was raised with, and what failed beside it as well."""
+    cause, beside = KeyError(), ValueError()
+
+    def dispatch(*before: BaseException) -> BaseException:
+        producer = Producer(failures=policy, on_failure=(lambda *_: None) if policy == "isolate" else None)
+        consumer = failing([], *before)
+
+        @consumer.handler
+        def end(event: Trained) -> None:
+            raise kind from cause
+
+        producer.register(consumer)
+        with pytest.raises(kind) as caught:
+            producer.dispatch(Trained())
+        return caught.value
+
+    assert dispatch().__cause__ is cause
+    own = dispatch(beside).__cause__
+    if policy == "isolate":
+        assert own is cause
+    else:
+        assert isinstance(own, ExceptionGroup)
+        assert own.exceptions[0] is cause
+        assert own.exceptions[1].exceptions == (beside,)
+
+
+def test_a_second_request_is_noted_on_the_first() -> None:
+    """Only one can be raised; what the other said is not lost."""
+    producer = Producer(failures="finish")
+    producer.register(failing([], StopIteration("first"), StopIteration("second")))
+    with pytest.raises(StopIteration, match="first") as caught:
+        producer.dispatch(Trained())
+    assert caught.value.__notes__ == ["beside it was raised: StopIteration('second')"]

@@ -349,3 +349,17 @@ def test_nothing_is_missed_nor_heard_twice_by_who_comes_meanwhile() -> None:
     expected = [*range(200), *range(1000, 1200)]
     for received in latecomers:
         assert sorted(number for _, number in received) == expected
+
+
+def test_overwriting_without_keeping_is_refused() -> None:
+    """Nothing would be replaced, and nobody would notice."""
+    publisher = Publisher(mailbox=Mailbox())
+    publisher.publish(1, "loss", keep=FOREVER)
+    with pytest.raises(InvalidOption, match="keep=FOREVER"):
+        publisher.publish(2, "loss", overwrite=True)
+
+
+def test_a_key_that_cannot_be_one_is_no_unknown_key() -> None:
+    """Reading under what can never have been written is a mistake, not an empty list."""
+    with pytest.raises(TypeError):
+        Mailbox().read(["pictures"])  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -828,6 +829,26 @@ def test_dispatch_and_wait_waits_only_for_those_who_hear(gate: Gate) -> None:
     producer.close(SECONDS)
 
 
+def test_waiting_for_what_is_dropped_says_so(gate: Gate) -> None:
+    """An event that was dropped was not handled: the reply names who missed it."""
+    producer, replies, told = Producer(), [], []
+    producer.register(gate.consumer, delivery=background(capacity=1, overflow="drop_oldest"))
+    producer.register(noting(told))
+    producer.dispatch(Ticked(0))
+    gate.await_entry()
+    thread = threading.Thread(target=lambda: replies.append(producer.dispatch_and_wait(Ticked(1))))
+    thread.start()
+    until(lambda: told == [0, 1])
+    producer.dispatch(Ticked(2))
+    gate.let(3)
+    thread.join(SECONDS)
+    producer.close(SECONDS)
+    assert gate.heard == [0, 2]
+    (failure,) = replies[0].failures
+    assert isinstance(failure.error, QueueFull)
+    assert (failure.event, failure.handler) == (Ticked(1), gate.on_ticked)
+
+
 def test_two_may_wait_for_the_same_event() -> None:
     """Whoever waits for an event gets its failures, also when it is dispatched twice at once."""
     gate, replies, event = Gate(), [], Ticked(0)
@@ -993,3 +1014,149 @@ def test_every_mode_hears_everything_in_order(modes: list[Any], steps: list[tupl
             sent.append(number)
     producer.close()
     assert all(notes == sent for notes in heard)
+
+
+# nothing is lost on the way
+
+
+@pytest.mark.parametrize(("policy", "end"), [("finish", "flush"), ("finish", "close"), ("stop", "close")])
+def test_a_timeout_loses_no_failure(policy: Any, end: str, gate: Gate) -> None:
+    """What failed of the deferred before the background was late is the cause of the timeout."""
+    error, producer, fails = ValueError(), Producer(failures=policy), Gate(open=True)
+    fails.errors[0] = error
+    producer.register(fails.consumer, delivery=deferred)
+    producer.register(gate.consumer, delivery=background())
+    producer.dispatch(Ticked(0))
+    with pytest.raises(DeliveryTimeout) as caught:
+        getattr(producer, end)(0.01)
+    cause = caught.value.__cause__
+    assert (cause.exceptions[0] if isinstance(cause, ExceptionGroup) else cause) is error
+    gate.let()
+    producer.close(SECONDS)
+
+
+def test_an_on_failure_that_fails_loses_no_other_failure() -> None:
+    """All that failed in the background is told, whatever becomes of the first."""
+    told: list[Exception] = []
+
+    def on_failure(error: Exception, _event: object, _handler: object) -> None:
+        told.append(error)
+        if len(told) == 1:
+            raise RuntimeError
+
+    producer = Producer(failures="isolate", on_failure=on_failure)
+    gates = [Gate() for _ in range(3)]
+    for gate in gates:
+        gate.errors[0] = ValueError()
+    producer.register(*(gate.consumer for gate in gates), delivery=background())
+    producer.dispatch(Ticked(0))
+    for gate in gates:
+        gate.let()
+    with pytest.raises(RuntimeError):
+        producer.close(SECONDS)
+    assert told == [gate.errors[0] for gate in gates]
+
+
+def test_an_interrupt_while_failures_are_told_has_the_rest_as_its_cause() -> None:
+    """Whoever is told a failure may be interrupted; those that nobody was told are not lost with it."""
+
+    def on_failure(*_failure: object) -> None:
+        raise KeyboardInterrupt
+
+    producer = Producer(failures="isolate", on_failure=on_failure)
+    gates = [Gate() for _ in range(3)]
+    for gate in gates:
+        gate.errors[0] = ValueError()
+    producer.register(*(gate.consumer for gate in gates), delivery=background())
+    producer.dispatch(Ticked(0))
+    for gate in gates:
+        gate.let()
+    with pytest.raises(KeyboardInterrupt) as caught:
+        producer.close(SECONDS)
+    assert caught.value.__cause__.exceptions == tuple(gate.errors[0] for gate in gates[1:])
+
+
+def test_at_no_moment_it_seems_that_nothing_is_left() -> None:
+    """While a message goes from the queue to its handler `flush` still waits for it, wherever threads switch."""
+    producer, heard, seen = Producer(), [], []
+    producer.register(noting(heard), delivery=background())
+
+    def trace(frame: Any, _what: str, _argument: object) -> Any:
+        if frame.f_code.co_name == "work":
+            frame.f_trace_opcodes = True
+            line = frame.f_locals["self"]
+            if line.accepted == 1 and not heard:
+                seen.append(line.left)
+            return trace
+        return None
+
+    threading.settrace(trace)
+    try:
+        producer.dispatch(Ticked(7))
+        producer.flush(SECONDS)
+    finally:
+        threading.settrace(None)  # type: ignore[arg-type]
+    assert heard == [7]
+    assert seen
+    assert 0 not in seen
+
+
+def test_several_threads_may_flush() -> None:
+    """What another one has taken meanwhile is no concern: each deferred message is delivered once."""
+    producer, heard = Producer(), []
+    producer.register(noting(heard), delivery=deferred)
+
+    class Vanishing(deque[Any]):
+        def __bool__(self) -> bool:
+            return len(self) > 0 or next(seems, False)
+
+    seems = iter([True])  # once more it seems to hold something, which is gone when it is taken
+    producer._backlog._deferred = Vanishing()  # noqa: SLF001 - no thread can be made to switch just there
+    producer.dispatch(Ticked(1))
+    producer.flush()
+    assert heard == [1]
+
+
+def test_deferred_events_carry_context_variables_along() -> None:
+    """As in the background: a handler sees what was so where the event was dispatched."""
+    variable: ContextVar[int] = ContextVar("variable")
+    producer, consumer, seen = Producer(), Consumer(), []
+
+    @consumer.handler
+    def on_ticked(event: Ticked) -> None:
+        seen.append(variable.get())
+
+    producer.register(consumer, delivery=deferred)
+    for number in range(3):
+        variable.set(number)
+        producer.dispatch(Ticked())
+    variable.set(100)
+    producer.flush()
+    assert seen == [0, 1, 2]
+
+
+def test_who_comes_back_in_another_thread_is_heard_of() -> None:
+    """A handler that is added to a listener which one thread took out, and another plugged in, is heard."""
+    producer, heard, threads = Producer(), [], []
+    consumer = noting(heard, 1)
+    producer.register(consumer)
+    leave = consumer.handlers.leave
+
+    def leave_late(table: Any) -> None:
+        thread = threading.Thread(target=producer.register, args=(consumer,))
+        threads.append(thread)
+        thread.start()
+        thread.join(0.05)  # it cannot come before we are done
+        leave(table)
+
+    consumer.handlers.leave = leave_late  # type: ignore[method-assign]
+    producer.unregister(consumer)
+    threads[0].join(SECONDS)
+    producer.dispatch(Ticked(0))
+
+    @consumer.handler
+    def late(event: Ticked) -> None:
+        heard.append("late")
+
+    producer.dispatch(Ticked(1))
+    assert heard == [(1, 0), (1, 1), "late"]

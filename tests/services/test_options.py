@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytest
 from hypothesis import given
@@ -428,3 +428,55 @@ def test_the_state_of_another_listener_is_refused() -> None:
         make(a=counted, c=counted).load_state_dict(state)
     with pytest.raises(InvalidState, match=r"Missing: b \(progress\)\. Unexpected: b \(count\)\."):
         make(a=counted, b=triggered).load_state_dict(state)
+
+
+@pytest.mark.parametrize("when", [lambda: True, lambda event, other: True, 3], ids=["none", "two", "no function"])  # noqa: ARG005
+def test_a_predicate_that_cannot_take_the_event_is_refused(when: Any) -> None:
+    """It is known where the handler is defined, and not first when an event comes."""
+    with pytest.raises(InvalidOption, match="when"):
+        Consumer().handler(when=when)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"count": 3},
+        {"handlers": {"on_ticked": {"count": "3"}, "other": {"progress": None}}},
+        {"handlers": {"on_ticked": {"count": 1}, "other": {"progress": {"batch": 3, "unknown": 1}}}},
+    ],
+)
+def test_what_is_no_state_changes_nothing(given: Any) -> None:
+    """A state that is malformed is refused as such, and whatever of it could be read is not taken either."""
+
+    @event
+    class BatchEnded:
+        progress: Progress
+
+    consumer = Consumer()
+
+    @consumer.handler(every=5)
+    def on_ticked(event: Ticked) -> None: ...
+
+    @consumer.handler(when=every(3, "batches"))
+    def other(event: BatchEnded) -> None: ...
+
+    consumer.consume(Ticked())
+    consumer.consume(Ticked())
+    before = consumer.state_dict()
+    with pytest.raises(InvalidState):
+        consumer.load_state_dict(given)
+    assert consumer.state_dict() == before
+
+
+def test_a_trigger_that_counts_needs_progress_in_a_protocol_as_well() -> None:
+    """A subscriber that annotates its messages by what they have is asked whether they have progress."""
+
+    @runtime_checkable
+    class HasLoss(Protocol):
+        loss: float
+
+    with pytest.raises(InvalidOption, match="has no progress"):
+
+        @Subscriber().subscribe("batch", when=every(2, "batches"))
+        def on_batch(message: HasLoss) -> None: ...

@@ -215,10 +215,10 @@ def test_worker_processes_may_come_and_go() -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_lock_is_free_in_a_child_whoever_holds_it() -> None:
     """A thread that holds a lock at a fork does not exist in the child, and cannot release it there."""
-    lock, held, through = ForkSafeLock(), threading.Event(), threading.Event()
+    guard, held, through = ForkSafeLock(), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with lock:
+        with guard.lock:
             held.set()
             through.wait()
 
@@ -227,7 +227,7 @@ def test_a_lock_is_free_in_a_child_whoever_holds_it() -> None:
     held.wait()
     child = os.fork()
     if child == 0:
-        with lock:
+        with guard.lock:
             os._exit(7)
     _, status = os.waitpid(child, 0)
     through.set()
@@ -243,3 +243,31 @@ def test_the_rank_is_read_from_the_environment() -> None:
         """
     assert run(program, RANK="0") == (0, ["1"], "")
     assert run(program, RANK="1") == (0, [], "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_process_of_multiprocessing_ends_as_any_other() -> None:
+    """What is queued is delivered, and what is deferred is said to be lost, also where no `atexit` is heard."""
+    code, words, errors = run(
+        """
+        import multiprocessing
+
+        producer.register(consumer, delivery=background())
+        producer.register(later := Consumer("later"), delivery=deferred)
+
+        @later.handler
+        def on_later(event: str) -> None: ...
+
+        def work():
+            for number in range(5):
+                producer.dispatch(Ticked(number))
+            producer.dispatch("deferred")
+
+        process = multiprocessing.get_context("fork").Process(target=work)
+        process.start()
+        process.join()
+        """
+    )
+    assert words == ["0", "1", "2", "3", "4"]
+    assert "1 deferred messages were lost at exit" in errors
+    assert code == 0

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 from hypothesis import given
@@ -473,3 +473,52 @@ def test_what_is_heard_is_what_a_producer_without_a_table_delivers(steps: list[A
             heard.clear()
             producer.dispatch(rest[0]())
             assert heard == expected
+
+
+class Named(NamedTuple):
+    """An event that is a tuple."""
+
+    loss: float
+
+
+class Loud(Exception):
+    """An event that is an exception."""
+
+
+class Handmade:
+    """An event with a constructor of its own."""
+
+    def __init__(self, loss: float) -> None:
+        self.loss = loss
+
+
+@pytest.mark.parametrize("kind", [Named, Loud, Handmade])
+def test_declaring_a_type_leaves_its_constructor_alone(kind: type) -> None:
+    """A type that is constructed in a way of its own stays the very type that it is, and is heard when produced."""
+    producer, consumer, heard = Producer(), Consumer(), []
+    assert producer.event(kind) is kind
+
+    @consumer.handler
+    def on_event(event: Named | Loud | Handmade) -> None:
+        heard.append(event)
+
+    producer.register(consumer)
+    made = producer.produce(kind.__name__, 0.5)
+    assert type(made) is kind
+    assert heard == [made]
+    assert producer.produce(kind.__name__, 0.5) is heard[1]
+
+
+def test_declaring_a_type_of_a_protocol_makes_it_an_event() -> None:
+    """A protocol constructs nothing: who derives from one only declares fields."""
+
+    class HasLoss(Protocol):
+        loss: float
+
+    producer = Producer()
+
+    @producer.event
+    class Measured(HasLoss):
+        loss: float
+
+    assert producer.produce("measured", 0.5) == Measured(0.5)

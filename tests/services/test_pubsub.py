@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from torchsystem.errors import InvalidHandler, InvalidListener, InvalidTopic
-from torchsystem.services import Consumer, Depends, Publisher, Subscriber
+from torchsystem.services import Consumer, Depends, Publisher, Subscriber, handler
 from torchsystem.services.delivery import MOST_ROUTES
 
 
@@ -251,3 +251,27 @@ def test_routes_are_bounded() -> None:
         publisher.publish(index, f"layer.{index}")
     assert heard == list(range(MOST_ROUTES + 10))
     assert len(publisher._table.routes) <= MOST_ROUTES  # noqa: SLF001 - the table is what is bounded
+
+
+@pytest.mark.parametrize("topic", [{"loss": 1}, ["loss"], 0.5, None])
+def test_arguments_in_the_wrong_order_are_named(topic: Any) -> None:
+    """A topic that is no string is refused as such, also if it cannot be looked for in a table."""
+    with pytest.raises(InvalidTopic, match="is no topic"):
+        Publisher().publish("loss", topic)
+    with pytest.raises(InvalidTopic, match="is no topic"):
+        Subscriber().receive("loss", topic)
+
+
+def test_a_method_marked_for_consumers_is_refused() -> None:
+    """`@handler` in a subscriber would never be looked at."""
+    with pytest.raises(InvalidHandler, match=r"on_loss .*self\.subscribe"):
+
+        class Plotter(Subscriber):
+            @handler
+            def on_loss(self, value: float) -> None: ...
+
+
+def test_a_function_in_place_of_topics_is_refused() -> None:
+    """`@subscriber.subscribe` without topics says how to write it."""
+    with pytest.raises(InvalidTopic, match=r"@subscribe\('loss'\)"):
+        Subscriber().subscribe(print)  # type: ignore[arg-type]

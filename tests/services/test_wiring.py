@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from torchsystem.errors import DispatchTooDeep, InvalidOption
-from torchsystem.services import Consumer, HandlerFailed, Producer, Registered, background, event, handler
+from torchsystem.errors import DispatchTooDeep, InvalidEvent, InvalidOption
+from torchsystem.services import Consumer, HandlerFailed, Producer, Registered, background, deferred, event, handler
 
 
 @event
@@ -338,3 +341,51 @@ def test_listeners_may_come_and_go_in_other_threads() -> None:
         thread.join()
     assert heard == list(range(500))
     assert producer.listeners() == [stays]
+
+
+def test_a_cycle_of_deferred_events_is_named() -> None:
+    """How deep events have led is remembered with what is deferred: `flush` ends."""
+    producer, consumer = Producer(max_depth=20), Consumer()
+    consumer.handler(annotated(Ticked, lambda event: producer.dispatch(Ticked(event.number + 1))))
+    producer.register(consumer, delivery=deferred)
+    producer.dispatch(Ticked())
+    with pytest.raises(DispatchTooDeep, match="Ticked → Ticked"):
+        producer.flush()
+
+
+def test_a_class_is_refused_also_when_somebody_asked_for_classes() -> None:
+    """Asking whether anybody wants classes does not make a forgotten pair of parentheses go unnoticed."""
+    producer = Producer()
+    assert not producer.wants(type)
+    with pytest.raises(InvalidEvent, match=r"Ticked\(\.\.\.\)"):
+        producer.dispatch(Ticked)
+
+
+def test_an_interrupt_leaves_no_lock_behind() -> None:
+    """Interrupts come where functions begin and end: wherever that is, the next event finds everything free."""
+    consumer = Consumer()
+    consumer.handler(every=2)(annotated(Ticked, lambda _event: None))
+    (gate,) = next(iter(consumer.handlers)).gates
+    consumer.consume(Ticked())
+    for moment in itertools.count():
+        steps = itertools.count()
+
+        def trace(
+            _frame: object, what: str, _argument: object, steps: Iterator[int] = steps, moment: int = moment
+        ) -> Any:
+            if what in {"call", "return"} and next(steps) == moment:
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        try:
+            sys.settrace(trace)
+            consumer.consume(Ticked())
+        except KeyboardInterrupt:
+            pass
+        else:
+            break  # it was over before the moment came
+        finally:
+            sys.settrace(before)
+        assert not gate._guard.lock.locked()  # noqa: SLF001 - who waits for it would wait for ever
+    assert moment > 5

@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from contextvars import Context, copy_context
 from typing import Any
 
 from torchsystem.errors import DeliveryTimeout, WaitsForItself
@@ -28,7 +29,7 @@ class Backlog:
         self.lines: tuple[Line, ...] = ()  # also of listeners that were taken out, as long as something is left
         self._settlement = settlement
         self._everyone = everyone
-        self._deferred: deque[tuple[tuple[Hearer, ...], Any]] = deque()
+        self._deferred: deque[tuple[tuple[Hearer, ...], Any, Context]] = deque()
 
     def __del__(self) -> None:
         """Say what nobody will deliver."""
@@ -59,7 +60,9 @@ class Backlog:
 
     def put(self, hearers: tuple[Hearer, ...], message: object) -> None:
         """Defer a message."""
-        self._deferred.append((hearers, message))
+        if not self._deferred:
+            finish_at_exit(self)  # of this process, which may be a child of the one where the listener was plugged in
+        self._deferred.append((hearers, message, copy_context()))
 
     def take(self) -> list[HandlerFailed]:
         """Return the failures in the background that nobody has seen yet."""
@@ -131,26 +134,32 @@ class Backlog:
         """Deliver and wait until nothing is left, also of what comes in meanwhile."""
         self._check_that_it_can_wait()
         until = _after(timeout)
-        while self._deferred or any(line.left for line in self.lines):
-            self._deliver(settlement, whatever=whatever)
-            for line in self.lines:
-                self._wait(line, until)
+        try:
+            while self._deferred or any(line.left for line in self.lines):
+                self._deliver(settlement, whatever=whatever)
+                for line in self.lines:
+                    self._wait(line, until)
+        except BaseException as error:
+            settlement.end_by(error)  # nobody else will say what failed until now
+            raise
         self._settle(settlement, self.take())
 
     def _deliver(self, settlement: Settlement, *, whatever: bool) -> None:
         """Deliver what is deferred, and what is deferred meanwhile; if told so, whatever is raised."""
         while self._deferred:
-            hearers, message = self._deferred.popleft()
             try:
-                settlement.serve(hearers, message)
+                hearers, message, context = self._deferred.popleft()
+            except IndexError:  # another thread delivers, too
+                return
+            try:
+                context.run(settlement.serve, hearers, message)
             except Exception as error:
                 if not whatever:
                     raise
                 settlement.settle(HandlerFailed(error, message, hearers[0].handler))
 
     def _settle(self, settlement: Settlement, failures: list[HandlerFailed]) -> None:
-        for failure in failures:
-            settlement.settle(failure)
+        settlement.settle_all(failures)
         settlement.conclude()
 
     def _wait(self, line: Line, until: float | None) -> None:

@@ -68,7 +68,7 @@ class Bus(Named, Generic[L]):
         self._backlog = Backlog(self._settlement, everyone=self._policy.everyone)
         # By identity: a listener may define equality as it likes. The dictionary is replaced, never changed.
         self._plugs: dict[int, Plug[L]] = {}
-        self._lock = ForkSafeLock()
+        self._guard = ForkSafeLock()
         self._table: Table[Any] = Table()
         self._nobody = self._route_to_nobody()  # always this very tuple
 
@@ -101,16 +101,16 @@ class Bus(Named, Generic[L]):
         Raises:
             UnknownListener: One of them is not registered. None of them is taken out then.
         """
-        with self._lock:
+        with self._guard.lock:
             for listener in listeners:
                 if id(listener) not in self._plugs:
                     message = f"{listener!r} is not registered with {self!r}, so it cannot be taken out."
                     raise UnknownListener(message)
             gone = {id(listener): self._plugs[id(listener)] for listener in listeners}
             self._plugs = {key: plug for key, plug in self._plugs.items() if key not in gone}
-        for plug in gone.values():
-            plug.listener.handlers.leave(self._table)
-            self._backlog.release(plug.queue)
+            for plug in gone.values():  # here, lest one that another thread plugs in again meanwhile is let go of
+                plug.listener.handlers.leave(self._table)
+                self._backlog.release(plug.queue)
         self._table.forget()
 
     def listeners(self) -> list[L]:
@@ -187,7 +187,7 @@ class Bus(Named, Generic[L]):
     def _plug_in(self, listeners: Iterable[L], spec: DeliverySpec | None, where: Where) -> list[Plug[L]]:
         """Plug in those who are not yet, and return how."""
         delivery, here = delivery_of(spec), is_here(where)
-        with self._lock:
+        with self._guard.lock:
             newcomers: dict[int, L] = {}
             for listener in listeners:
                 self._check(listener)
@@ -203,8 +203,8 @@ class Bus(Named, Generic[L]):
             plugs = {key: self._plug(listener, delivery, where, here=here) for key, listener in newcomers.items()}
             self._plugs = {**self._plugs, **plugs}
             self._nobody = self._route_to_nobody()
-        for plug in plugs.values():
-            plug.listener.handlers.inform(self._table)
+            for plug in plugs.values():
+                plug.listener.handlers.inform(self._table)
         self._table.forget()
         return list(plugs.values())
 
@@ -266,6 +266,5 @@ class Bus(Named, Generic[L]):
         """Serve everyone, whoever fails."""
         settlement = self._settlement()
         settlement.serve(hearers, message)
-        for failure in self._backlog.take():
-            settlement.settle(failure)
+        settlement.settle_all(self._backlog.take())
         settlement.conclude()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from torchsystem.errors import InvalidOption
 from torchsystem.services.delivery import Call
 from torchsystem.services.messages import event
+from torchsystem.services.signatures import can_be_called_with
 
 FailurePolicy: TypeAlias = Literal["stop", "finish", "isolate"]
 OnFailure: TypeAlias = Callable[[Exception, Any, Callable[..., object]], object]
@@ -47,7 +48,7 @@ class Settlement:
 
     def __init__(self) -> None:
         self.failures: list[HandlerFailed] = []
-        self._requests: list[BaseException] = []
+        self._requests: list[BaseException] = []  # to be raised as themselves
 
     def serve(self, hearers: Iterable[Hearer], message: object) -> None:
         """Hand a message to everyone, in order; the first exception ends it."""
@@ -61,17 +62,46 @@ class Settlement:
         else:
             self._requests.append(failure.error)
 
+    def settle_all(self, failures: Sequence[HandlerFailed]) -> None:
+        """Take in several failures; an interrupt on the way has the rest as its cause."""
+        for number, failure in enumerate(failures, 1):
+            try:
+                self.settle(failure)
+            except BaseException as error:
+                rest = Settlement()
+                rest.settle_all(failures[number:])
+                self.failures += rest.failures
+                self._requests += rest._requests
+                self.end_by(error)
+                raise
+
     def note(self, failure: HandlerFailed, error: Exception) -> None:  # noqa: ARG002 - others tell it
         """Keep a failure, to be raised in the end."""
         self.failures.append(failure)
 
     def conclude(self) -> None:
         """Raise what is to be raised: a request as itself, caused by what else there is, so that nothing is lost."""
-        failed = self.merged()
         if self._requests:  # an interrupt comes before a request to stop
-            raise min(self._requests, key=lambda error: isinstance(error, Exception)) from failed
+            request = min(self._requests, key=lambda error: isinstance(error, Exception))
+            self.end_by(request)
+            raise request
+        failed = self.merged()
         if failed is not None:
             raise failed
+
+    def end_by(self, error: BaseException) -> None:
+        """Let an exception that ends the delivery tell what else there is: failures as its cause, requests in notes.
+
+        A cause that it has already stays one.
+        """
+        failed = self.merged()
+        if failed is not None:
+            own = error.__cause__
+            error.__cause__ = failed if own is None else BaseExceptionGroup("its own cause, and more", [own, failed])
+        for other in self._requests:
+            if other is not error:
+                error.add_note(f"beside it was raised: {other!r}")
+        self.failures, self._requests = [], []  # told now
 
     def merged(self) -> Exception | None:
         """Return one exception for all failures: a single one as itself."""
@@ -99,14 +129,18 @@ class Everyone(Settlement):
             except Exception as error:  # noqa: BLE001 - that is the policy
                 self.settle(HandlerFailed(error, message, handler))
             except BaseException as error:
-                raise error from self.merged()
+                self.end_by(error)
+                raise
 
     def note(self, failure: HandlerFailed, error: Exception) -> None:
         """Keep a failure or tell it, and let others hear of it; how they fail in turn is not announced."""
         if self._on_failure is None:
             super().note(failure, error)
         else:
-            self._on_failure(error, failure.event, failure.handler)
+            try:
+                self._on_failure(error, failure.event, failure.handler)
+            except Exception as raised:  # noqa: BLE001 - nobody is left to tell but the caller, when all are served
+                self._requests.append(raised)
         if self._announce is not None:
             announce, self._announce = self._announce, None
             try:
@@ -131,7 +165,7 @@ class Policy:
             message = f"failures={failures!r} is no policy. Write 'stop', 'finish' or 'isolate'."
             raise InvalidOption(message)
         isolate = failures == "isolate"
-        if isolate != (on_failure is not None) or (isolate and not callable(on_failure)):
+        if isolate != (on_failure is not None) or (isolate and not can_be_called_with(on_failure, 3)):
             message = (
                 f"failures={failures!r} with on_failure={on_failure!r}: isolated failures, and only they, are told to "
                 f"a function. Write failures='isolate', on_failure=f, where f(error, event, handler) sees to them."

@@ -47,7 +47,7 @@ class Handlers(Generic[M]):
     def __init__(self) -> None:
         self._handlers: tuple[Handler[M], ...] = ()
         self._tables: WeakSet[Table[Any]] = WeakSet()
-        self._lock = ForkSafeLock()
+        self._guard = ForkSafeLock()
 
     def __iter__(self) -> Iterator[Handler[M]]:
         return iter(self._handlers)
@@ -57,7 +57,7 @@ class Handlers(Generic[M]):
 
     def add(self, handler: Handler[M]) -> None:
         """Take in a handler: it hears from the next message on, wherever its listener is plugged in."""
-        with self._lock:
+        with self._guard.lock:
             self._handlers = (*self._handlers, handler)
             tables = tuple(self._tables)
         for table in tables:
@@ -65,12 +65,12 @@ class Handlers(Generic[M]):
 
     def inform(self, table: Table[Any]) -> None:
         """Let a table of routes forget them whenever a handler comes."""
-        with self._lock:
+        with self._guard.lock:
             self._tables.add(table)
 
     def leave(self, table: Table[Any]) -> None:
         """Let a table be, from now on."""
-        with self._lock:
+        with self._guard.lock:
             self._tables.discard(table)
 
     def state(self) -> dict[str, dict[str, Any]]:
@@ -92,6 +92,15 @@ class Handlers(Generic[M]):
                 f"{_shown('Unexpected', given, expected)} Load it into the listener that it was taken from."
             )
             raise InvalidState(message)
+        before = self.state()
+        try:
+            self._restore(states)
+        except (TypeError, ValueError, KeyError) as error:
+            self._restore(before)
+            message = f"This is not the state of handlers: {error}. Load what `state_dict()` returned."
+            raise InvalidState(message) from error
+
+    def _restore(self, states: Mapping[str, Mapping[str, Any]]) -> None:
         for name, handler in self._named().items():
             for gate in handler.gates:
                 gate.restore(states.get(name, {}))

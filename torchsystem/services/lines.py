@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torchsystem.errors import QueueFull
 from torchsystem.services.failures import HandlerFailed, Hearer
-from torchsystem.services.processes import renew_after_fork
+from torchsystem.services.processes import finish_at_exit, renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from torchsystem.services.modes import Background
+    from torchsystem.services.processes import Finishable
 
 LINGER = 1.0  # seconds for which an idle thread waits for more, before it ends; the next message starts another
 
@@ -54,7 +55,7 @@ class Line:
         keeper: What must stay alive as long as there is something to deliver.
     """
 
-    def __init__(self, listener: object, mode: Background, *, everyone: bool, keeper: object) -> None:
+    def __init__(self, listener: object, mode: Background, *, everyone: bool, keeper: Finishable) -> None:
         self.listener = listener
         self.mode = mode
         self.plugged = True
@@ -116,6 +117,7 @@ class Line:
             if len(self._jobs) >= self.mode.capacity:
                 self._make_room()
             if self._worker is None:
+                finish_at_exit(self._keeper)  # of this process, which may be a child of the one where this line began
                 worker = _Worker(self)
                 worker.start()  # it waits for the lock
                 self._worker = worker
@@ -184,8 +186,9 @@ class Line:
                 self._finish()
                 if self._worker is not current_thread() or not self._await_job():
                     return
+                # Its number comes first: at no moment may it seem as if nothing was left.
+                self._running = self._accepted - len(self._jobs) + 1
                 job = self._jobs.popleft()
-                self._running = self._accepted - len(self._jobs)
                 if self.blocked:
                     self._freed.notify()
             job.context.run(self._deliver, job)
@@ -228,6 +231,14 @@ class Line:
             for failures in watching or [self._failures]:
                 failures.append(failure)
 
+    def _drop(self, job: _Job) -> None:
+        """Count a message that nobody will hear, and tell those who wait until it is handled."""
+        self.dropped += 1
+        for message, failures in self._watches:
+            if message is job.message:
+                error = QueueFull(f"{self.listener!r} in the background does not keep up: the message was dropped.")
+                failures += [HandlerFailed(error, message, handler) for _, handler in job.hearers]
+
     def _make_room(self) -> None:
         """Wait for room, drop the oldest message, or refuse the new one."""
         if self.mode.overflow == "raise":
@@ -237,8 +248,7 @@ class Line:
             )
             raise QueueFull(message)
         if self.mode.overflow == "drop_oldest":
-            self._jobs.popleft()
-            self.dropped += 1
+            self._drop(self._jobs.popleft())
             if self.awaited:
                 self._done.notify_all()
             return

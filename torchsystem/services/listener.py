@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torchsystem.depends import ProviderHost, inject
+from torchsystem.errors import InvalidState
 from torchsystem.services.delivery import Table
 from torchsystem.services.handlers import Handler, Handlers
 from torchsystem.services.names import Named
@@ -44,6 +45,9 @@ class Listener(Named, ProviderHost, Generic[K, M]):
         Raises:
             InvalidState: The handlers that count are not those that counted. Nothing is changed then.
         """
+        if "handlers" not in state:
+            message = f"This is not the state of {self!r}: it has no 'handlers'. Load what `state_dict()` returned."
+            raise InvalidState(message)
         self.handlers.restore(state["handlers"])
 
     def _take(

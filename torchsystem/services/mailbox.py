@@ -53,7 +53,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._letters: dict[Hashable, list[_Letter]] = {}
         self._count = 0
-        self._lock = ForkSafeLock()
+        self._guard = ForkSafeLock()
 
     def write(
         self,
@@ -79,14 +79,18 @@ class Mailbox:
         detach = getattr(value, "detach", None)
         if callable(detach) and not isinstance(value, type):
             value = detach()
-        with self._lock:
+        with self._guard.lock:
             self._count += 1
             kept = [] if overwrite else self._letters.get(key, [])
             self._letters[key] = [*kept, _Letter(self._count, value, keep)]
 
     def read(self, key: Hashable) -> list[Any]:
         """Return the messages under a key in order of arrival: none, if it is unknown or spent."""
-        return [value for _, value in self.collect(lambda each: each == key)]
+        with self._guard.lock:
+            letters = self._letters.get(key, [])
+            if letters:
+                self._purge(key, UNTIL_READ)
+        return [letter.value for letter in letters]
 
     def collect(self, wanted: Callable[[Hashable], bool]) -> list[tuple[Hashable, Any]]:
         """Read all keys that are wanted at once.
@@ -94,7 +98,7 @@ class Mailbox:
         Returns:
             Keys and messages, in order of arrival.
         """
-        with self._lock:
+        with self._guard.lock:
             found = [(letter, key) for key, letters in self._letters.items() if wanted(key) for letter in letters]
             for key in {key for _, key in found}:
                 self._purge(key, UNTIL_READ)
@@ -102,7 +106,7 @@ class Mailbox:
 
     def end_of_epoch(self) -> None:
         """Let go of what was kept until the end of the epoch."""
-        with self._lock:
+        with self._guard.lock:
             for key in list(self._letters):
                 self._purge(key, UNTIL_END_OF_EPOCH)
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NoReturn, TypeAlias
 
-from torchsystem.depends.kinds import Kind, kind
 from torchsystem.errors import InvalidOption
 from torchsystem.progress import Progress
 from torchsystem.services.processes import ForkSafeLock
+from torchsystem.services.signatures import can_be_called_with
 from torchsystem.triggers import Trigger
 
 Clock: TypeAlias = Callable[[], float]
@@ -41,7 +41,7 @@ class Options:
             _refuse("every", self.every, "Write a whole number, 1 or more")
         if not _is_whole(self.order):
             _refuse("order", self.order, "Write a whole number; the default is 0, and lower ones come first")
-        if self.when is not None and (not callable(self.when) or kind(self.when) is not Kind.PLAIN):
+        if not (self.when is None or isinstance(self.when, Trigger) or can_be_called_with(self.when, 1)):
             _refuse("when", self.when, "Write a predicate, `lambda event: ...`, or a trigger")
 
     def gates(self, place: str, classes: Iterable[type], clock: Clock) -> tuple[Gate, ...]:
@@ -105,16 +105,16 @@ class PredicateGate(Gate):
 class CountingGate(Gate):
     """Passes each n-th message."""
 
-    __slots__ = ("_count", "_lock", "_n")
+    __slots__ = ("_count", "_guard", "_n")
 
     def __init__(self, n: int) -> None:
         self._n = n
         self._count = 0
-        self._lock = ForkSafeLock()
+        self._guard = ForkSafeLock()
 
     def passes(self, message: Any) -> bool:  # noqa: ARG002 - any message counts
         """Count it."""
-        with self._lock:
+        with self._guard.lock:
             self._count += 1
             return self._count % self._n == 0
 
@@ -124,7 +124,11 @@ class CountingGate(Gate):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on counting from there."""
-        self._count = state["count"]
+        count = state["count"]
+        if not _is_whole(count) or count < 0:
+            message = f"{count!r} is no count"
+            raise ValueError(message)
+        self._count = count
 
 
 class CrossingGate(Gate):
@@ -135,18 +139,18 @@ class CrossingGate(Gate):
         clock: What tells the seconds, counted from now on, where messages have no progress; None where they have.
     """
 
-    __slots__ = ("_clock", "_lock", "_previous", "_start", "_trigger")
+    __slots__ = ("_clock", "_guard", "_previous", "_start", "_trigger")
 
     def __init__(self, trigger: Trigger, clock: Clock | None) -> None:
         self._trigger = trigger
         self._clock = clock
         self._start = 0.0 if clock is None else clock()
         self._previous: Progress | None = None
-        self._lock = ForkSafeLock()
+        self._guard = ForkSafeLock()
 
     def passes(self, message: Any) -> bool:
         """Ask the trigger."""
-        with self._lock:
+        with self._guard.lock:
             present = message.progress if self._clock is None else Progress(elapsed=self._clock() - self._start)
             previous, self._previous = self._previous, present
             return self._trigger(previous, present)

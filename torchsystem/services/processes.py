@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import time
 from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from weakref import WeakSet
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class Forkable(Protocol):
@@ -29,25 +27,20 @@ class Finishable(Protocol):
 
 
 class ForkSafeLock:
-    """A lock that is free in the child of a fork, whoever held it in the parent."""
+    """A lock that is free in the child of a fork, whoever held it in the parent: `with guard.lock:`.
 
-    __slots__ = ("__weakref__", "_lock")
+    It is the plain lock that is entered, so that an interrupt cannot come between taking it and what gives it back.
+    """
+
+    __slots__ = ("__weakref__", "lock")
 
     def __init__(self) -> None:
         self.after_fork()
         renew_after_fork(self)
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._lock.release()
-
     def after_fork(self) -> None:
         """Be a new lock."""
-        self._lock = Lock()
+        self.lock = Lock()
 
 
 def renew_after_fork(thing: Forkable) -> None:
@@ -58,7 +51,7 @@ def renew_after_fork(thing: Forkable) -> None:
 
 def finish_at_exit(thing: Finishable) -> None:
     """Let something finish when the interpreter exits, if it still lives then."""
-    _watch_exit()
+    _watch_exit(os.getpid())
     _finishable.add(thing)
 
 
@@ -73,8 +66,15 @@ def _watch_forks() -> None:
 
 
 @cache
-def _watch_exit() -> None:
+def _watch_exit(process: int) -> None:  # noqa: ARG001 - once for each
+    atexit.unregister(_at_exit)  # in the child of a fork, which may have inherited it
     atexit.register(_at_exit)
+    # A process that `multiprocessing` has forked ends by `os._exit`, and has an end of its own before that.
+    if "multiprocessing.process" in sys.modules:
+        from multiprocessing import parent_process, util  # noqa: PLC0415 - only where it is used anyway
+
+        if parent_process() is not None:
+            util.Finalize(None, _at_exit, exitpriority=0)
 
 
 def _after_fork() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import field
 from typing import Any, NamedTuple, TypeVar
 
-from typing_extensions import dataclass_transform
+from typing_extensions import dataclass_transform, is_protocol
 
 from torchsystem.errors import InvalidEvent, InvalidOption
 from torchsystem.services.bus import Bus, Heard, Plug
@@ -133,8 +133,7 @@ class Producer(Bus[Consumer]):
         with self._backlog.barrier(event, timeout) as failures:
             self.dispatch(event)
         settlement = self._settlement()
-        for failure in failures:
-            settlement.settle(failure)
+        settlement.settle_all(failures)
         told, settlement.failures = settlement.failures, []
         settlement.conclude()
         own = {id(failure) for failure in failures}
@@ -151,9 +150,12 @@ class Producer(Bus[Consumer]):
 
     @dataclass_transform(field_specifiers=(field,))
     def event(self, cls: type[T], /) -> type[T]:
-        """Declare a type of events, so that `produce` knows its name; it becomes an `event` if it is no dataclass."""
-        made = cls if "__dataclass_fields__" in vars(cls) else make_event(cls)
-        with self._lock:
+        """Declare a type of events, so that `produce` knows its name.
+
+        It becomes an `event`, unless it is a dataclass already, or is constructed in a way of its own.
+        """
+        made = make_event(cls) if _lacks_constructor(cls) else cls
+        with self._guard.lock:
             self._declared = (*self._declared, made)
         self._table.forget()
         return made
@@ -190,6 +192,8 @@ class Producer(Bus[Consumer]):
             message = f"{event!r} is a class, not an event, and nobody listens to classes. Write {event.__name__}(...)."
             raise InvalidEvent(message) from None
         route = self._route_to(self._served(heard for heard, _ in found)) if found else self._nobody
+        if not found and issubclass(kind, type):
+            return route  # to be asked again: what is dispatched then is to be refused
         if not all(sure for _, sure in found):
             return route  # only an event can tell
         return remember(routes, kind, route)
@@ -238,6 +242,14 @@ def _handlers(consumer: Consumer) -> Iterable[Handler[Interest]]:
     if type(consumer).consume is Consumer.consume:
         return consumer.handlers
     return [Handler(consumer.consume, consumer.consume, Interest((object,)))]
+
+
+def _lacks_constructor(cls: type) -> bool:
+    """Tell whether a class only declares fields, so that it takes a decorator to construct it from them."""
+    if "__dataclass_fields__" in vars(cls):
+        return False
+    written = (vars(base) for base in cls.__mro__[:-1] if not is_protocol(base))
+    return not any({"__init__", "__new__"} & set(names) for names in written if "__dataclass_fields__" not in names)
 
 
 def _classes(consumer: Consumer) -> Iterator[type]:

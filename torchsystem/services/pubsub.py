@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from torchsystem.depends.annotations import resolve_annotation
 from torchsystem.depends.sentinels import EMPTY
-from torchsystem.errors import InvalidOption
+from torchsystem.errors import InvalidHandler, InvalidOption
 from torchsystem.services.bus import Bus, Heard, Plug
 from torchsystem.services.delivery import Call, Route, deliver, remember
 from torchsystem.services.failures import FailurePolicy, Hearer, OnFailure
 from torchsystem.services.handlers import Handler, in_order
 from torchsystem.services.listener import Listener
 from torchsystem.services.mailbox import Lifetime, Mailbox
+from torchsystem.services.marks import marked
 from torchsystem.services.options import Options
 from torchsystem.services.routing import interest
 from torchsystem.services.signatures import check, place
@@ -47,6 +48,16 @@ class Subscriber(Listener[str, Subscription]):
         >>> publisher.publish(0.25, "loss")
         0.25
     """
+
+    def __init_subclass__(cls, **options: object) -> None:
+        """Refuse methods marked for consumers: nothing would ever call them."""
+        super().__init_subclass__(**options)
+        for mark in marked(cls).values():
+            message = (
+                f"{place(mark.function)}: @handler marks the methods of a Consumer. In a Subscriber, subscribe them "
+                f"in __init__: self.subscribe('loss')(self.{mark.function.__name__})."
+            )
+            raise InvalidHandler(message)
 
     def subscribe(
         self, *topics: str, every: int = 1, when: Predicate | Trigger | None = None, order: int = 0
@@ -82,7 +93,7 @@ class Subscriber(Listener[str, Subscription]):
         """Hand a message to the handlers here that hear its topic; the first exception ends it."""
         try:
             route = self._table.routes[topic]
-        except KeyError:
+        except (KeyError, TypeError):
             route = self._route(topic)
         deliver(route, message)
 
@@ -147,14 +158,18 @@ class Publisher(Bus[Subscriber]):
 
         Raises:
             InvalidTopic: The topic is malformed.
-            InvalidOption: It is to be kept, and there is no mailbox, or the lifetime is none.
+            InvalidOption: It is to be kept, and there is no mailbox, or the lifetime is none; or it is not to be
+                kept, and still to overwrite.
         """
         try:
             route = self._table.routes[topic]
-        except KeyError:
+        except (KeyError, TypeError):  # also what cannot even be looked for
             route = self._route(topic)
         if keep is not None:
             route = self._keep(message, topic, keep, overwrite=overwrite)
+        elif overwrite:
+            error = "overwrite=True without keep=: it would replace nothing. Say how long to keep it: keep=FOREVER."
+            raise InvalidOption(error)
         for call in route:  # `deliver`, written out: calling it would cost a third of the delivery
             call(message)
 
@@ -163,7 +178,7 @@ class Publisher(Bus[Subscriber]):
         if self.mailbox is None:
             error = f"keep={keep!r}: {self!r} has no mailbox. Give it one: Publisher(mailbox=Mailbox())."
             raise InvalidOption(error)
-        with self._lock:
+        with self._guard.lock:
             self.mailbox.write(topic, message, keep, overwrite=overwrite)
             return self._route(topic)
 
@@ -211,4 +226,5 @@ def _classes(function: Callable[..., object], parameter: str | None) -> tuple[ty
     """Return the classes of messages that a handler declares, as far as it does."""
     if parameter is None or (annotation := resolve_annotation(function, parameter)) is EMPTY:
         return (object,)
-    return interest(annotation, place(function)).classes
+    meant = interest(annotation, place(function))
+    return (*meant.classes, *meant.shapes)

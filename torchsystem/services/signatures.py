@@ -71,6 +71,19 @@ def check(function: Callable[..., object], optional: str | None = None) -> Signa
     return Signature(first.name, takes_optional=takes_optional)
 
 
+def can_be_called_with(function: object, count: int) -> bool:
+    """Tell whether something is a plain function of so many arguments, as far as it says what it takes."""
+    if not callable(function) or kind(function) is not Kind.PLAIN:
+        return False
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        return False
+    except ValueError:  # a function written in C may not say
+        return True
+    return True
+
+
 def _is_required(parameter: Parameter) -> bool:
     """Tell whether somebody has to fill a parameter."""
     return parameter.default is EMPTY and parameter.dependency is None and not parameter.is_variadic

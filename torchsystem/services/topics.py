@@ -57,7 +57,7 @@ def check_published(topic: object) -> None:
 def _wildcards(topic: object) -> set[str]:
     """Return the wildcards in a topic, after checking that it is a topic."""
     if not isinstance(topic, str):
-        message = f"{topic!r} is no topic. A topic is a string, and follows the message: publish(message, 'loss')."
+        message = f"{topic!r} is no topic. A topic is a string: publish(message, 'loss'), @subscribe('loss')."
         raise InvalidTopic(message)
     words = _SEPARATORS.split(topic)
     if not all(words):
