@@ -1,0 +1,337 @@
+"""The life of a run: which events, in which order, whatever ends it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.fakes import Clock, Learner, loader, names, written
+from torchsystem.errors import InvalidBudget, InvalidSplit, NonFiniteLoss
+from torchsystem.services import Consumer, Producer
+from torchsystem.training import EarlyStopping, Split, Training, accuracy, batches, device, epochs, metrics
+from torchsystem.training.events import (
+    BatchEnded,
+    EpochEnded,
+    EpochStarted,
+    Trained,
+    TrainingEnded,
+    TrainingFailed,
+    Validated,
+)
+from torchsystem.triggers import every
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return a clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def training(clock: Clock) -> Training:
+    """Return a training on the CPU."""
+    training = Training(clock=clock)
+    training.override(device, lambda: "cpu")
+    training.override(metrics, lambda: {"accuracy": accuracy})
+    return training
+
+
+EPOCH = ["EpochStarted", *["BatchStarted", "BatchEnded"] * 3, "Trained", "Validated", "EpochEnded"]
+
+
+def test_a_run_that_completes_tells_all_of_its_life(training: Training) -> None:
+    """Process, training, epochs, batches, splits and the end, in the order that the vocabulary draws."""
+    log = written(training.producer)
+    history = training.handle("fit", Learner(), {"train": loader(), "validation": loader()}, epochs=2)
+    assert names(log) == ["ProcessStarted", "TrainingStarted", *EPOCH, *EPOCH, "TrainingEnded"]
+    assert log[-1].reason == "2 epochs are done"
+    assert [sorted(row) for row in history] == [
+        ["train/accuracy", "train/loss", "validation/accuracy", "validation/loss"]
+    ] * 2
+
+
+def test_progress_tells_how_far_it_is(training: Training) -> None:
+    """Batches, samples and epochs, counted in all, and seconds on the given clock."""
+    log = written(training.producer)
+    training.handle("fit", Learner(), {"train": loader(3, samples=4)}, epochs=2)
+    ended = [event.progress for event in log if isinstance(event, BatchEnded)]
+    assert [p.batch for p in ended] == [1, 2, 3, 4, 5, 6]
+    assert [p.batch_in_epoch for p in ended] == [1, 2, 3, 1, 2, 3]
+    assert [p.samples for p in ended] == [4, 8, 12, 16, 20, 24]
+    assert [p.step for p in ended] == [1, 2, 3, 4, 5, 6]
+    assert [p.epoch for p in ended] == [0, 0, 0, 1, 1, 1]
+    assert [e.progress.epoch for e in log if isinstance(e, EpochEnded)] == [1, 2]
+
+
+def test_the_same_line_again_goes_on(training: Training) -> None:
+    """The budget is the total: two calls are one run, and a finished run is left as it is."""
+    twice, once = Learner(), Learner()
+    splits = {"train": loader(), "validation": loader()}
+    training.handle("fit", twice, splits, epochs=2)
+    training.handle("fit", twice, splits, epochs=5)
+    training.handle("fit", once, splits, epochs=5)
+    assert twice.epoch == once.epoch == 5
+    assert torch.equal(twice.nn.weight, once.nn.weight)
+    before = twice.nn.weight.clone()
+    log = written(training.producer)
+    assert training.handle("fit", twice, splits, epochs=5) == []
+    assert names(log) == ["ProcessStarted", "TrainingEnded"]
+    assert torch.equal(twice.nn.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("budget", "reason", "batches_done"),
+    [
+        ({"steps": 4}, "4 steps are done", 4),
+        ({"samples": 20}, "20 samples are done", 5),
+        ({"epochs": 9, "steps": 2}, "2 steps are done", 2),
+        ({"epochs": 1, "steps": 20}, "1 epochs are done", 3),
+    ],
+)
+def test_whatever_budget_is_used_up_first_ends_the_run(
+    training: Training, budget: dict[str, int], reason: str, batches_done: int
+) -> None:
+    """Between two batches, to the batch; and what was begun and not finished has no facts."""
+    log = written(training.producer)
+    learner = Learner()
+    training.handle("fit", learner, {"train": loader()}, **budget)
+    assert log[-1].reason == reason
+    assert learner.calls.count("fit") == batches_done
+    assert names(log).count("EpochEnded") == batches_done // 3
+
+
+def test_a_budget_of_seconds_is_counted_over_all_processes(training: Training, clock: Clock) -> None:
+    """What went by while nothing ran does not count."""
+    learner = Learner()
+    consumer = Consumer()
+
+    @consumer.handler
+    def pass_time(event: BatchEnded) -> None:
+        clock.now += 1
+
+    training.producer.register(consumer)
+    training.handle("fit", learner, {"train": loader()}, seconds=2)
+    assert learner.calls.count("fit") == 2
+    clock.now += 1000
+    training.handle("fit", learner, {"train": loader()}, seconds=5)
+    assert learner.calls.count("fit") == 5
+
+
+def test_a_limit_makes_a_smoke_run(training: Training) -> None:
+    """So many batches of each split, and no more."""
+    learner = Learner()
+    training.handle("fit", learner, {"train": loader(5), "validation": loader(5)}, epochs=1, limit=2)
+    assert learner.calls == ["fit"] * 2 + ["evaluate"] * 2
+
+
+def test_splits_have_any_names_and_intervals(training: Training) -> None:
+    """A split with a trigger is gone through only when it is due."""
+    log = written(training.producer)
+    splits = {"train": loader(), "validation": loader(), "test": Split(loader(), every(2, "epochs"))}
+    training.handle("fit", Learner(), splits, epochs=4)
+    validated = [(event.progress.epoch, event.split) for event in log if isinstance(event, Validated)]
+    assert [split for _, split in validated] == ["validation", "validation", "test"] * 2
+
+
+def test_a_stop_from_inside_takes_effect_after_the_facts(training: Training) -> None:
+    """`onepoch` raises it, and the epoch still counts, and is told of."""
+    log = written(training.producer)
+    learner = Learner(patience=2)
+    training.handle("fit", learner, {"train": loader()}, epochs=9)
+    assert learner.epoch == 2
+    assert names(log)[-2:] == ["EpochEnded", "TrainingEnded"]
+    assert log[-1].reason == "the patience is over"
+
+
+@pytest.mark.parametrize("moment", [EpochStarted, BatchEnded, Trained, Validated, EpochEnded])
+@pytest.mark.parametrize("way", ["raise", "enqueue"])
+def test_a_stop_asked_for_by_a_listener_is_undone_by_nobody(training: Training, moment: type, way: str) -> None:
+    """Raised or enqueued, at whatever moment: the epoch is finished, all hear its facts, then the run ends."""
+    log: list[object] = []
+    asking, other = Consumer("asking"), Consumer("other")
+
+    def ask(event: object) -> None:
+        stop = StopIteration("enough")
+        if way == "raise":
+            raise stop
+        event.aggregate.events.enqueue(stop)  # type: ignore[attr-defined]
+
+    ask.__annotations__["event"] = moment
+    asking.handler(ask)
+    training.producer.register(asking, other)
+    log = written(training.producer)
+    learner = Learner()
+    training.handle("fit", learner, {"train": loader(), "validation": loader()}, epochs=9)
+    assert learner.epoch == 1
+    assert names(log)[-2:] == ["EpochEnded", "TrainingEnded"]
+    assert log[-1].reason == "enough"  # type: ignore[attr-defined]
+
+
+def test_a_failure_is_told_before_it_goes_on(training: Training) -> None:
+    """`TrainingFailed` comes instead of `TrainingEnded`, and the very exception reaches the caller."""
+    log = written(training.producer)
+    error = ValueError("bad batch")
+    learner = Learner()
+
+    def failing() -> object:
+        yield loader()[0]
+        raise error
+
+    with pytest.raises(ValueError, match="bad batch") as caught:
+        training.handle("fit", learner, {"train": failing()}, epochs=1)
+    assert caught.value is error
+    assert names(log)[-1] == "TrainingFailed"
+    assert log[-1].error is error
+    assert "TrainingEnded" not in names(log)
+    assert learner.__dict__["progress"].batch == 1
+
+
+def test_a_listener_that_fails_on_the_failure_hides_nothing(training: Training) -> None:
+    """What it raised is noted on the exception that is on its way."""
+    consumer = Consumer()
+
+    @consumer.handler
+    def fail(event: TrainingFailed) -> None:
+        raise LookupError("listener")
+
+    training.producer.register(consumer)
+    with pytest.raises(TypeError) as caught:
+        training.handle("fit", Learner(), {"train": [3]}, epochs=1)
+    assert any("listener" in note for note in caught.value.__notes__)
+
+
+def test_a_failure_beside_a_stop_is_a_failure(training: Training) -> None:
+    """One listener asks for a stop, another fails: the failure is not taken for a reason."""
+    stopping, failing = Consumer(), Consumer()
+
+    @stopping.handler
+    def stop(event: EpochEnded) -> None:
+        raise StopIteration("enough")
+
+    @failing.handler
+    def fail(event: EpochEnded) -> None:
+        raise LookupError("disk full")
+
+    training.producer.register(stopping, failing)
+    with pytest.raises(ExceptionGroup) as caught:
+        training.handle("fit", Learner(), {"train": loader()}, epochs=3)
+    assert isinstance(caught.value.exceptions[0], LookupError)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(training: Training) -> None:
+    """At the report of its split, with its batch named."""
+    broken = loader()
+    broken[1][0][0, 0] = float("nan")
+    with pytest.raises(NonFiniteLoss, match="batch 1 "):
+        training.handle("fit", Learner(), {"train": broken}, epochs=1)
+
+
+def test_batches_may_be_mappings_and_objects(training: Training) -> None:
+    """`**batch` for a mapping, the object itself for anything else; the aggregate tells the targets."""
+
+    class Sample:
+        def __init__(self, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+            self.inputs, self.targets = inputs, targets
+
+        def __len__(self) -> int:
+            return len(self.inputs)
+
+    class ByName(Learner):
+        def targets(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+            return batch["targets"]
+
+    class ByObject(Learner):
+        def fit(self, sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+            return super().fit(sample.inputs, sample.targets)
+
+        def targets(self, sample: Sample) -> torch.Tensor:
+            return sample.targets
+
+    plain, named, by_object = Learner(), ByName(), ByObject()
+    histories = [
+        training.handle("fit", plain, {"train": loader()}, epochs=2),
+        training.handle("fit", named, {"train": [{"inputs": x, "targets": y} for x, y in loader()]}, epochs=2),
+        training.handle("fit", by_object, {"train": [Sample(x, y) for x, y in loader()]}, epochs=2),
+    ]
+    assert histories[0] == histories[1] == histories[2]
+
+
+def test_a_users_own_loop_tells_the_same(training: Training) -> None:
+    """The generators give one's own loop the events of the ready-made one, and the same weights."""
+    ours, own = Learner(), Learner()
+    log = written(training.producer)
+    training.handle("fit", ours, {"train": loader()}, epochs=2)
+    producer = Producer(failures="finish")
+    own_log = written(producer)
+    for epoch in epochs(own, producer, epochs=2):
+        own.phase = "train"
+        for inputs, targets in batches(epoch, loader()):
+            own.fit(inputs, targets)
+        epoch.report("train", {"loss": 0.5})
+    assert names(own_log) == names(log)
+    assert torch.equal(ours.nn.weight, own.nn.weight)
+
+
+def test_leaving_ones_own_loop_ends_the_run(training: Training) -> None:
+    """A `break` is a reason like any other."""
+    producer = Producer()
+    log = written(producer)
+    run = epochs(Learner(), producer, epochs=9)
+    for _ in run:
+        break
+    run.close()  # type: ignore[attr-defined]
+    assert names(log)[-1] == "TrainingEnded"
+    assert log[-1].reason == "the loop was left"
+
+
+@pytest.mark.parametrize("budget", [{}, {"epochs": -1}, {"steps": 1.5}, {"seconds": float("nan")}, {"epochs": True}])
+def test_a_budget_that_is_none_is_refused(training: Training, budget: dict[str, object]) -> None:
+    """Before anything happens."""
+    log = written(training.producer)
+    with pytest.raises(InvalidBudget):
+        training.handle("fit", Learner(), {"train": loader()}, **budget)
+    assert log == []
+
+
+def test_without_a_training_split_nothing_begins(training: Training) -> None:
+    """The message names the splits that there are."""
+    with pytest.raises(InvalidSplit, match=r"\['validation'\]"):
+        training.handle("fit", Learner(), {"validation": loader()}, epochs=1)
+
+
+def test_train_and_validate_can_be_called_alone(training: Training) -> None:
+    """Once through a loader, told by one event, and no epoch counted."""
+    log = written(training.producer)
+    learner = Learner()
+    trained = training.handle("train", learner, loader())
+    validated = training.validate(learner, loader())
+    assert trained.keys() == validated.keys() == {"loss", "accuracy"}
+    assert learner.epoch == 0
+    assert [name for name in names(log) if not name.startswith("Batch")] == ["Trained", "Validated"]
+
+
+def test_weights_are_those_of_a_hand_written_loop(training: Training) -> None:
+    """Bit by bit."""
+    ours, hand = Learner(), Learner()
+    training.handle("fit", ours, {"train": loader(), "validation": loader()}, epochs=3)
+    criterion = nn.CrossEntropyLoss()
+    for _ in range(3):
+        for inputs, targets in loader():
+            loss = criterion(hand.nn(inputs), targets)
+            loss.backward()
+            hand.optimizer.step()
+            hand.optimizer.zero_grad()
+    assert torch.equal(ours.nn.weight, hand.nn.weight)
+
+
+def test_early_stopping_ends_a_run_that_gets_no_better(training: Training) -> None:
+    """After so many epochs without anything better, with the reason in the last event."""
+    log = written(training.producer)
+    training.producer.register(EarlyStopping("train/loss", "max", patience=3))
+    learner = Learner()
+    training.handle("fit", learner, {"train": loader()}, epochs=50)
+    assert learner.epoch == 4
+    ended = log[-1]
+    assert isinstance(ended, TrainingEnded)
+    assert ended.reason.startswith("train/loss did not get better than")

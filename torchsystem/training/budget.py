@@ -1,0 +1,61 @@
+"""How long to train, in all."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torchsystem.errors import InvalidBudget
+from torchsystem.training.tracker import Tracker
+
+
+class Budget(NamedTuple):
+    """What a run may take in all, over all its processes; whatever is reached first ends it.
+
+    Attributes:
+        epochs: Epochs.
+        steps: Real optimizer steps.
+        samples: Training samples.
+        seconds: Seconds of running.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    samples: int | None = None
+    seconds: float | None = None
+
+    def check(self) -> None:
+        """Refuse a budget that is none.
+
+        Raises:
+            InvalidBudget: Nothing is limited, or something to less than nothing.
+        """
+        if all(value is None for value in self):
+            message = "fit: nothing says how long to train. Write epochs=10, or steps=, samples= or seconds=."
+            raise InvalidBudget(message)
+        for name, value in self._asdict().items():
+            is_whole = name == "seconds" or isinstance(value, int)
+            if value is not None and (not is_whole or isinstance(value, bool) or not value >= 0):
+                kind = "number" if name == "seconds" else "whole number"
+                message = f"fit: {name}={value!r} is no budget. Write a {kind} of 0 or more."
+                raise InvalidBudget(message)
+
+    def spent(self, tracker: Tracker, epoch: int) -> str | None:
+        """Say what of it is used up; None while there is something left."""
+        if self.epochs is not None and epoch >= self.epochs:
+            return f"{self.epochs} epochs are done"
+        return self.spent_in_epoch(tracker)
+
+    def spent_in_epoch(self, tracker: Tracker) -> str | None:
+        """Say the same of what can be used up between two batches."""
+        if self.steps is not None and tracker.steps >= self.steps:
+            return f"{self.steps} steps are done"
+        if self.samples is not None and tracker.samples >= self.samples:
+            return f"{self.samples} samples are done"
+        if self.seconds is not None and tracker.elapsed >= self.seconds:
+            return f"{self.seconds:g} seconds are over"
+        return None
+
+    @property
+    def is_for_epochs_alone(self) -> bool:
+        """Tell whether nothing has to be looked at between two batches."""
+        return self.steps is None and self.samples is None and self.seconds is None

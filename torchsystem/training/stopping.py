@@ -1,0 +1,122 @@
+"""Stopping early: when a metric no longer gets better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torchsystem.errors import InvalidStopping, MissingMetric, NonFiniteMetric
+from torchsystem.services import Consumer, handler
+from torchsystem.training.events import EpochEnded
+
+Direction = Literal["min", "max"]
+
+
+class EarlyStopping(Consumer):
+    """Ask for a stop when a metric did not get better for some epochs.
+
+    It can only ask: it enqueues a `StopIteration` in the aggregate's events, which takes effect when all facts of the
+    epoch are out. What it remembers is its state, so that a run that goes on is as patient as one left alone.
+
+    Args:
+        metric: What to watch, by split and name: `"validation/loss"`.
+        direction: Whether lower (`"min"`) or higher (`"max"`) is better.
+        patience: How many epochs without anything better are one too many.
+        minimum_delta: By how much a value has to be better, to count.
+        nan: What a value that is not a number means: `"stop"`, `"ignore"` (an epoch without anything better) or
+            `"raise"`.
+
+    Raises:
+        InvalidStopping: An argument has no meaning.
+
+    Examples:
+        >>> from torchsystem.training import EarlyStopping, Training
+        >>> training = Training()
+        >>> training.producer.register(EarlyStopping("validation/loss", "min", patience=3))
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        direction: Direction,
+        *,
+        patience: int,
+        minimum_delta: float = 0.0,
+        nan: Literal["stop", "ignore", "raise"] = "stop",
+    ) -> None:
+        super().__init__(f"early stopping on {metric}")
+        _check(metric, direction, patience, minimum_delta, nan)
+        self.metric = metric
+        self.direction = direction
+        self.patience = patience
+        self.minimum_delta = minimum_delta
+        self.nan = nan
+        self.best: float | None = None
+        self.waited = 0
+
+    @handler
+    def watch(self, event: EpochEnded) -> None:
+        """Look at the metric of an epoch.
+
+        Raises:
+            MissingMetric: It was never reported.
+            NonFiniteMetric: It is not a number, and that shall be an error.
+        """
+        value = event.metrics.get(self.metric)
+        if value is None:
+            self._miss(event)
+            return
+        if math.isnan(value) and self.nan != "ignore":
+            if self.nan == "raise":
+                message = f"{self.metric} is not a number after epoch {event.progress.epoch}."
+                raise NonFiniteMetric(message)
+            event.aggregate.events.enqueue(StopIteration(f"{self.metric} is not a number"))
+        elif self._is_better(value):
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+            if self.waited >= self.patience:
+                reason = f"{self.metric} did not get better than {self.best} in {self.waited} epochs"
+                event.aggregate.events.enqueue(StopIteration(reason))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what it remembers, beside what every consumer does."""
+        return {**super().state_dict(), "best": self.best, "waited": self.waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up what was remembered."""
+        super().load_state_dict({name: value for name, value in state.items() if name not in {"best", "waited"}})
+        self.best, self.waited = state["best"], state["waited"]
+
+    def _is_better(self, value: float) -> bool:
+        if math.isnan(value):
+            return False
+        if self.best is None:
+            return True
+        gain = self.best - value if self.direction == "min" else value - self.best
+        return gain > self.minimum_delta
+
+    def _miss(self, event: EpochEnded) -> None:
+        """Refuse a metric that never came; one that comes only now and then is missing now and then."""
+        if self.best is None and self.waited == 0:
+            there = ", ".join(event.metrics) or "none"
+            message = f"{self.name}: the epoch has no {self.metric!r}. Its metrics are: {there}."
+            raise MissingMetric(message)
+
+
+def _check(metric: str, direction: str, patience: int, minimum_delta: float, nan: str) -> None:
+    wrong = {
+        "metric": "/" not in metric,
+        "direction": direction not in {"min", "max"},
+        "patience": isinstance(patience, bool) or patience < 1,
+        "minimum_delta": not 0 <= minimum_delta < math.inf,
+        "nan": nan not in {"stop", "ignore", "raise"},
+    }
+    names = [name for name, is_wrong in wrong.items() if is_wrong]
+    if names:
+        message = (
+            f"EarlyStopping({metric!r}, {direction!r}, patience={patience!r}, ...): {', '.join(names)} has no meaning. "
+            f"Write the metric as 'split/name', the direction 'min' or 'max', and a patience of 1 or more epochs."
+        )
+        raise InvalidStopping(message)
