@@ -48,6 +48,20 @@ SURFACE = {
         "handler",
         "mailbox",
     },
+    "torchsystem.training": {
+        "EarlyStopping",
+        "Epoch",
+        "Optimization",
+        "Split",
+        "Supervised",
+        "Training",
+        "accuracy",
+        "batches",
+        "device",
+        "epochs",
+        "metrics",
+        "precision",
+    },
     "torchsystem.triggers": {"after", "at", "every", "once"},
 }
 

@@ -8,7 +8,7 @@ from typing import Self
 
 from torchsystem.depends.graph import Factory
 from torchsystem.depends.marker import Scope
-from torchsystem.depends.overrides import Overrides, Override
+from torchsystem.depends.overrides import Override, Overrides
 from torchsystem.depends.provider import Provider
 
 

@@ -19,7 +19,7 @@ from torchsystem.depends.kinds import hidden_kind, managed_kind
 from torchsystem.depends.linker import Linker
 from torchsystem.depends.marker import Scope
 from torchsystem.depends.mistakes import name_of
-from torchsystem.depends.overrides import Overrides, Override
+from torchsystem.depends.overrides import Override, Overrides
 from torchsystem.depends.plan import Planner
 from torchsystem.depends.recipes import BindingOf, Recipes, needs_of
 from torchsystem.depends.session import Session

@@ -22,11 +22,8 @@ TrainingStarted                       only if the run had not begun before
 │
 TrainingEnded                         with the reason
 
-Interrupted                           at a safe point, after a signal; TrainingEnded follows
 TrainingFailed                        instead of TrainingEnded, before the exception goes on
 ```
-
-`predict` has a life of its own: `BatchPredicted` after each batch, and `Predicted` at the end.
 
 All of them carry the aggregate and the `Progress` of its run.
 (The vocabulary is close to that of ignite and composer, which have shown what one listens to.)
@@ -155,49 +152,6 @@ class EpochEnded(Lifecycle):
     """
 
     metrics: Mapping[str, float]
-
-
-@event
-class BatchPredicted(Lifecycle):
-    """A batch was predicted.
-
-    Attributes:
-        predictions: What the aggregate predicted for it.
-        targets: What was to be predicted; None if the batch does not tell.
-        metadata: What the caller of `predict` gave to go with it.
-        dataset: The name of the split.
-    """
-
-    predictions: Any
-    targets: Any
-    metadata: Any
-    dataset: str
-
-
-@event
-class Predicted(Lifecycle):
-    """A split was predicted.
-
-    Attributes:
-        predictions: All that was predicted, collated.
-        dataset: The name of the split.
-        cached: Whether it was answered from what had been predicted for the same state before.
-    """
-
-    predictions: Any
-    dataset: str
-    cached: bool
-
-
-@event
-class Interrupted(Lifecycle):
-    """A signal asked the process to end, and a safe point was reached.
-
-    Attributes:
-        signal: Its number.
-    """
-
-    signal: int
 
 
 @event
