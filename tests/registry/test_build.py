@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -19,7 +21,7 @@ from pydantic import BaseModel
 from torch.nn import Linear, Module, ReLU, Sequential, functional
 from torch.optim import SGD
 
-from torchsystem.errors import CannotBuild, UnknownName
+from torchsystem.errors import CannotBuild, NoCanonicalForm, UnknownName
 from torchsystem.registry import Registry, canonical, getarguments, gethash, getmetadata, register, sethash, setname
 
 T = TypeVar("T")
@@ -278,8 +280,15 @@ def test_metadata_written_by_hand_need_no_order_and_no_hash() -> None:
         ({"name": "Node", "arguments": {"first": {"$canonical": 1, "type": "bytes", "value": "x"}}}, "a bytes cannot"),
         ({"name": "Node", "arguments": {"first": {"$canonical": 1, "type": "set", "value": [{}]}}}, "a set cannot"),
         ({"name": "Worker", "arguments": {"size": {"$canonical": 1, "type": "torch.dtype", "value": "load"}}}, "dtype"),
+        ({"name": "Worker", "arguments": {"size": {"$canonical": 1, "type": "torch.device", "value": "x"}}}, "device"),
+        ({"name": "Worker", "arguments": {1: 2}}, "Worker has no parameter 1"),
+        ({"name": "leaf", "arguments": {}, "hash": 5}, "metadata are"),
+        ({"name": "Node", "arguments": {"first": 1, "rest": "abc"}}, "the argument 'rest' of Node is a list"),
+        ({"name": "Node", "arguments": {"first": 1, "extra": [1]}}, "the argument 'extra' of Node is a dict"),
+        ({"name": "Node", "arguments": {"first": 1, 2: 3}}, "the argument 'extra' of Node is a dict with strings"),
     ],
-    ids=["missing", "unknown", "shape", "more", "list", "version", "kind", "value", "unhashable", "constant"],
+    ids=["missing", "unknown", "shape", "more", "list", "version", "kind", "value", "unhashable", "constant", "device",
+         "number", "hash", "string", "pairs", "keys"],
 )  # fmt: skip
 def test_what_cannot_be_built_is_refused_by_name(metadata: Any, words: str) -> None:
     """Each mistake says which argument of which class, and what is known instead."""
@@ -343,3 +352,57 @@ def test_only_classes_of_this_registry_are_built() -> None:
     register(type("Elsewhere", (), {}))
     with pytest.raises(UnknownName, match="'Elsewhere'"):
         registry.build({"name": "Elsewhere", "arguments": {}})
+
+
+def test_looking_for_a_name_runs_nothing() -> None:
+    """Neither the `__getattr__` of a module, by which many a package imports others, nor that of a class."""
+    touched: list[str] = []
+
+    class Watchful(type):
+        def __getattr__(cls, name: str) -> object:
+            touched.append(name)
+            raise AttributeError(name)
+
+    lazy = ModuleType("lazy_module_of_a_test")
+    vars(lazy).update(__getattr__=touched.append, Watched=Watchful("Watched", (), {}))
+    sys.modules[lazy.__name__] = lazy
+    try:
+        for name in ("module.Class", "Class", "Watched.method", "Watched.__init__.__globals__"):
+            with pytest.raises(CannotBuild, match="nothing is loaded as"):
+                registry.build(_first(f"{lazy.__name__}.{name}"))
+    finally:
+        del sys.modules[lazy.__name__]
+    assert not touched
+
+
+def _first(name: str) -> dict[str, Any]:
+    return {"name": "Node", "arguments": {"first": {"$canonical": 1, "type": "class", "value": name}}}
+
+
+def test_metadata_of_any_depth_and_length_are_refused_by_name() -> None:
+    """What comes from anywhere may be deep and long: the refusal is ours, soon there, and short."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(CannotBuild, match="the argument 'first' of Node is nested too deeply"):
+        registry.build({"name": "Node", "arguments": {"first": deep}})
+    with pytest.raises(CannotBuild, match="nothing is loaded"):
+        registry.build(_first("a." * 100_000 + "b"))
+    with pytest.raises(CannotBuild, match="metadata are") as refusal:
+        registry.build({"arguments": [0] * 100_000})
+    assert len(str(refusal.value)) < 300
+
+
+def test_more_keywords_can_be_given() -> None:
+    """What is given joins the extra keywords of the metadata, and takes the place of none but its own."""
+    metadata = getmetadata(Node(1, extra=2, a=3))
+    del metadata["hash"]  # type: ignore[misc]
+    assert registry.build(metadata, b=4).got[-1] == {"extra": 2, "a": 3, "b": 4}
+
+
+def test_without_a_hash_nothing_needs_one() -> None:
+    """A given value without canonical form is no obstacle if the metadata do not say a hash."""
+    metadata = {"name": "Worker", "arguments": {"size": 1}}
+    assert registry.build(metadata, log=None, act=lambda: 5).act() == 5
+    with pytest.raises(NoCanonicalForm, match="'act' of Worker"):
+        registry.build(metadata | {"hash": ""}, log=None, act=lambda: 5)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from inspect import BoundArguments, Parameter
+from reprlib import repr as shortened
 from typing import Any
 
 from torchsystem.errors import CannotBuild
@@ -43,13 +44,16 @@ class Builder:
             UnknownName: No class has this name.
         """
         match metadata:
-            case {"name": str(name), "arguments": dict(arguments), **rest} if rest.keys() <= {"hash"}:
-                built = self.construct(name, arguments, given)
+            case {"name": str(name), "arguments": dict(arguments), **rest} if _is_hash(rest):
+                expected, built = rest.get("hash"), self.construct(name, arguments, given)
             case _:
-                message = f"metadata are {{'name': ..., 'hash': ..., 'arguments': {{...}}}}, and not {metadata!r}."
+                found = shortened(metadata)
+                message = f"metadata are {{'name': ..., 'hash': ..., 'arguments': {{...}}}}, and not {found}."
                 raise CannotBuild(message)
-        expected, found = metadata.get("hash"), gethash(built)
-        if expected is None or expected == found:
+        if expected is None:  # and perhaps a given value has no canonical form
+            return built
+        found = gethash(built)
+        if expected == found:
             return built
         if found != digest(name, json.dumps(arguments)):
             message = (
@@ -82,6 +86,11 @@ class Builder:
         except CannotBuild as error:
             message = f"the argument {argument!r} of {name}: {error}"
             raise CannotBuild(message) from error
+        except RecursionError as error:
+            message = (
+                f"the argument {argument!r} of {name} is nested too deeply. Pass it: `build(..., {argument}=...)`."
+            )
+            raise CannotBuild(message) from error
 
     def _find(self, name: str) -> Any:
         thing = find(name)
@@ -99,19 +108,24 @@ class Builder:
         return thing
 
 
+def _is_hash(rest: Mapping[str, object]) -> bool:
+    """Tell whether the rest of some metadata is their hash, or nothing."""
+    return rest.keys() <= {"hash"} and isinstance(rest.get("hash"), str | None)
+
+
 def _bind(registration: Registration, values: Mapping[str, object]) -> BoundArguments:
     """Arrange values by name as the constructor takes them."""
     name, parameters = registration.name, registration.signature.parameters
-    arguments = {each: values[each] for each in parameters if each in values}
+    arguments = {each: _fitting(registration, parameters[each], values[each]) for each in parameters if each in values}
     extra = next((each.name for each in parameters.values() if each.kind is Parameter.VAR_KEYWORD), None)
     beyond = {each: value for each, value in values.items() if each not in parameters}
     if beyond and extra is None:
         unknown = next(iter(beyond))
-        near = ", ".join(get_close_matches(unknown, parameters) or parameters) or "none"
+        near = ", ".join(get_close_matches(str(unknown), parameters) or parameters) or "none"
         message = f"{name} has no parameter {unknown!r}. There is: {near}."
         raise CannotBuild(message)
     if beyond and extra is not None:
-        arguments[extra] = beyond
+        arguments[extra] = _fitting(registration, parameters[extra], arguments.get(extra, {}) | beyond)
     bound = BoundArguments(registration.signature, arguments)
     kinds = {parameters[each].kind for each in arguments}
     if not kinds.isdisjoint({Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL}):
@@ -123,3 +137,20 @@ def _bind(registration: Registration, values: Mapping[str, object]) -> BoundArgu
             message = f"the argument {each.name!r} of {name} {why} pass it: `build(metadata, {each.name}=...)`."
             raise CannotBuild(message)
     return bound
+
+
+def _fitting(registration: Registration, parameter: Parameter, value: Any) -> Any:
+    """See that what `*args` and `**kwargs` stand for can be spread."""
+    match parameter.kind, value:
+        case Parameter.VAR_POSITIONAL, list() | tuple():
+            return value
+        case Parameter.VAR_POSITIONAL, _:
+            kind = "a list"
+        case Parameter.VAR_KEYWORD, dict() if {str}.issuperset(map(type, value)):
+            return value
+        case Parameter.VAR_KEYWORD, _:
+            kind = "a dict with strings as keys"
+        case _:
+            return value
+    message = f"the argument {parameter.name!r} of {registration.name} is {kind}, and not {shortened(value)}."
+    raise CannotBuild(message)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from reprlib import repr as shortened
 from typing import Any, TypeAlias
 
 from torchsystem.errors import CannotBuild
 from torchsystem.registry.canonical import form_named
 from torchsystem.registry.forms import Find, make_dict
+from torchsystem.registry.names import article
 from torchsystem.registry.values import TAG, VERSION
 
 Part: TypeAlias = Callable[[str, Mapping[str, Any]], object]
@@ -48,11 +50,13 @@ def _make(tagged: Mapping[str, Any], parts: Any, find_by_name: Find) -> object:
     form = form_named(str(kind))
     if form is None or form.make is None:
         message = (
-            f"there is no way back to a {kind}. Teach one, `canonical.register(..., rebuild=...)`, or pass the value."
+            f"there is no way back to {article(str(kind))}. Teach one, `canonical.register(..., rebuild=...)`, or pass "
+            f"the value."
         )
         raise CannotBuild(message)
     try:
         return form.make(parts, find_by_name)
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        message = f"a {kind} cannot be made of {parts!r}: {error}"
+    except Exception as error:  # what is wrong with the parts may show anywhere: they come from anywhere
+        why = error if isinstance(error, CannotBuild) else repr(error)
+        message = f"{article(str(kind))} cannot be made of {shortened(parts)}: {why}"
         raise CannotBuild(message) from error
