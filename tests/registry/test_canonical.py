@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import operator
+import tracemalloc
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from enum import Enum, Flag, IntEnum
@@ -362,3 +365,112 @@ def test_a_tensor_and_its_fingerprint_agree(values: list[float]) -> None:
     one, other = torch.tensor(values), torch.tensor(values[::-1])
     same = fingerprint({"x": one}) == fingerprint({"x": other})
     assert (gethash(Holder(one)) == gethash(Holder(other))) is same
+
+
+def test_a_form_is_a_function() -> None:
+    """What cannot be called is refused when it is taught, not when a hash is asked for."""
+
+    class Taught: ...
+
+    for function, rebuild in (("value", None), (lambda _: 1, "value")):
+        with pytest.raises(InvalidRegistration, match="taught by functions, and not by"):
+            canonical.register(Taught, function, rebuild=rebuild)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cls", [np.ndarray, BaseModel])
+def test_forms_of_other_packages_are_known(cls: type) -> None:
+    """What the table lists is known, also where the package is not imported for it."""
+    with pytest.raises(NameTaken, match="is known already"):
+        canonical.register(cls, lambda _: 1)
+
+
+def test_a_set_taught_late_is_sorted() -> None:
+    """Also where the form of its elements is taught after the construction, their order does not matter."""
+
+    class Late:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+    elements = [Late(number) for number in range(20)]
+    holder = Holder(set(elements))
+    canonical.register(Late, lambda late: late.number)
+    assert gethash(holder) == gethash(Holder(set(elements)))
+    assert getmetadata(holder) == getmetadata(Holder(set(elements)))
+
+
+def test_a_default_taught_late_is_a_default() -> None:
+    """Whether the form of a default is taught before the class is registered, or after, or after an object is made."""
+
+    class Late:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+    @register
+    class Run:
+        def __init__(self, late: object = Late(1)) -> None: ...
+
+    one = Late(1)
+    before = Run(one)
+    canonical.register(Late, lambda late: late.number)
+    assert gethash(before) == gethash(Run(Late(1))) == gethash(Run()) != gethash(Run(Late(2)))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [np.timedelta64(1, "Y"), np.timedelta64(1, "M"), 1],
+        [np.datetime64(0, "ns"), np.datetime64(0, "s"), 0],
+        [np.zeros(2, [("a", "f4")]), np.zeros(2, [("a", "i4")]), np.zeros(2, [("b", "f4")]), np.zeros((2, 4), "i1")],
+        [np.ones(2, "M8[s]"), np.ones(2, "M8[D]"), np.ones(2, "i8")],
+    ],
+    ids=["timedelta", "datetime", "structured", "dates"],
+)
+def test_what_numpy_tells_apart_is_told_apart(values: list[object]) -> None:
+    """A date is no number, and the names and types of fields count."""
+    hashes = []
+    for value in values:
+        with contextlib.suppress(NoCanonicalForm):
+            hashes.append(gethash(Holder(value)))
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_an_array_counts_by_its_elements_row_by_row() -> None:
+    """Where and how it is stored does not matter; one that is stored row by row is read without a copy."""
+    array = np.arange(6.0).reshape(2, 3)
+    same = [np.asfortranarray(array), array.repeat(2, axis=1)[:, ::2], array.copy()]
+    assert {gethash(Holder(each)) for each in same} == {gethash(Holder(array))}
+    assert gethash(Holder(array.T)) != gethash(Holder(array))
+    large = np.zeros(2_000_000)
+    tracemalloc.start()
+    Holder(large)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < large.nbytes / 2
+
+
+def test_keywords_of_a_partial_have_no_order() -> None:
+    """A partial application is the same in any spelling."""
+    assert gethash(Holder(partial(print, sep="", end=""))) == gethash(Holder(partial(print, end="", sep="")))
+
+
+@functools.lru_cache
+def remembered() -> int:
+    """Be a function that is not of the usual kind."""
+    return 1
+
+
+@pytest.mark.parametrize("function", [str.lower, torch.Tensor.relu, remembered], ids=["str", "tensor", "cache"])
+def test_functions_of_all_kinds_go_by_name(function: object) -> None:
+    """A method written in C, and a function with a cache, are found by their names too."""
+    assert written(function)["type"] == "function"
+
+
+def test_a_value_that_has_changed_is_given_as_it_was() -> None:
+    """`getarguments` gives the object itself while it is what it was, and then what it was."""
+    config, numbers = Config(width=1), {1}
+    holders = Holder(config), Holder(numbers)
+    assert getarguments(holders[0])["value"] is config
+    assert getarguments(holders[1])["value"] is numbers
+    config.width = 2
+    numbers.add(2)
+    assert [getarguments(holder)["value"] for holder in holders] == [Config(width=1), {1}]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from torchsystem.registry import getarguments, gethash, getmetadata, getname, register
+from torchsystem.registry import getarguments, gethash, getmetadata, getname, register, setname
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 VALUES = st.recursive(
@@ -256,3 +256,21 @@ def test_the_name_counts() -> None:
     """Equal arguments under two names are two constructions."""
     assert getname(Loss(1)) == "criterion"
     assert gethash(Stack()) != gethash(Empty())
+
+
+def test_a_subclass_of_strings_is_a_string_as_a_key() -> None:
+    """A dict counts as the JSON it is."""
+
+    class Word(str):
+        __slots__ = ()
+
+    assert gethash(Model({Word("a"): 1}, 0, 0)) == gethash(Model({"a": 1}, 0, 0))
+    assert gethash(Model({Word("a"): 1, "b": 2}, 0, 0)) == gethash(Model({"a": 1, "b": 2}, 0, 0))
+    assert gethash(Model({1: 1}, 0, 0)) != gethash(Model({"1": 1}, 0, 0))
+
+
+def test_any_name_has_a_hash() -> None:
+    """Also one with half a character in it, as a file name may have."""
+    model = Model(1, 2, 3)
+    setname(model, "\udcff")
+    assert gethash(model) != gethash(Model(1, 2, 3))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from torchsystem.errors import NoCanonicalForm
-from torchsystem.registry import getarguments, gethash, getmetadata, register, sethash
+from torchsystem.errors import InvalidRegistration, NoCanonicalForm
+from torchsystem.registry import getarguments, gethash, getmetadata, register, sethash, setname
 
 
 @register
@@ -85,3 +85,22 @@ def test_only_the_hash_is_refused() -> None:
     assert gethash(net) == "by hand"
     del stranger
     assert repr(getarguments(net)["activation"]).startswith("<no canonical form: an Unregistered")
+
+
+def test_what_json_cannot_write_is_refused() -> None:
+    """A number that Python does not write, and a nest too deep: both can be made, and looked at."""
+    net = Net(10**5000)
+    assert getarguments(net) == {"activation": 10**5000}
+    with pytest.raises(NoCanonicalForm, match=r"the arguments of Net cannot be written as JSON.*as a string"):
+        gethash(net)
+    for _ in range(2_000):
+        net = Net(net)
+    with pytest.raises(NoCanonicalForm, match=r"the arguments of Net cannot be written as JSON.*too deeply"):
+        getmetadata(net)
+
+
+@pytest.mark.parametrize("set_by_hand", [setname, sethash])
+def test_names_and_hashes_are_strings(set_by_hand: Callable[[object, Any], None]) -> None:
+    """Anything else is refused when it is set, not where it is used."""
+    with pytest.raises(InvalidRegistration, match="are strings, and 5 is none"):
+        set_by_hand(Net(), 5)

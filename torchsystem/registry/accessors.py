@@ -124,8 +124,9 @@ def setname(obj: object, name: str | None = None) -> None:
 
     Raises:
         NotRegistered: No name is given, and the class of the object is not registered.
+        InvalidRegistration: The name is no string, or the object has no place for it.
     """
-    _identity(obj).name = getname(obj) if name is None else name
+    _identity(obj).name = getname(obj) if name is None else _string(name)
 
 
 def sethash(obj: object, hash: str | None = None) -> None:  # noqa: A002 - what it is called since version 1
@@ -138,23 +139,42 @@ def sethash(obj: object, hash: str | None = None) -> None:  # noqa: A002 - what 
     Raises:
         NotRegistered: No hash is given, and the class of the object is not registered.
         NoCanonicalForm: No hash is given, and an argument is of a kind that has no canonical form.
+        InvalidRegistration: The hash is no string, or the object has no place for it.
     """
-    _identity(obj).hash = gethash(obj) if hash is None else hash
+    _identity(obj).hash = gethash(obj) if hash is None else _string(hash)
 
 
 def digest(name: str, arguments: str) -> str:
     """Give the hash of a construction from its name and the canonical form of its arguments, as JSON."""
-    return hashlib.md5((name + arguments).encode(), usedforsecurity=False).hexdigest()
+    return hashlib.md5((name + arguments).encode(errors="surrogatepass"), usedforsecurity=False).hexdigest()
+
+
+def _string(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    message = f"the names and hashes of objects are strings, and {value!r} is none. Write `str(...)` around it."
+    raise InvalidRegistration(message)
 
 
 def _whole(construction: Construction) -> Construction:
     """Give a construction of which everything has a canonical form, or refuse by name what has none."""
-    if construction.has_form:
-        return construction
-    again = thawed(construction)  # what had no form when the object was made may have been taught one since
-    if again.has_form:
-        return again
+    try:
+        if construction.has_form:
+            return construction
+        again = construction.mapped(thawed)  # what had no form when the object was made may have been taught one since
+        if again.has_form:
+            return again
+    except RecursionError:
+        why = "they are nested too deeply. Leave a part out, `register(TheClass, excluded_kwargs={'part'})`"
+        raise _unwritten(construction, why) from None
+    except ValueError as error:  # of a number that Python does not write either
+        raise _unwritten(construction, f"{error}. Give such a number as a string") from None
     raise _refusal(again)
+
+
+def _unwritten(construction: Construction, why: str) -> NoCanonicalForm:
+    message = f"the arguments of {construction.name} cannot be written as JSON, and so it has no hash: {why}."
+    return NoCanonicalForm(message)
 
 
 def _construction(obj: object) -> Construction:
@@ -186,8 +206,8 @@ def _unregistered(obj: object) -> NotRegistered:
     where, name = f"{cls.__module__}.{cls.__qualname__}", cls.__name__
     if registration_of(cls) is not None:
         return NotRegistered(
-            f"this {where} does not know how it was constructed: its class was registered after that. "
-            f"Write `register({name})` before the first one is made."
+            f"this {where} does not know how it was constructed: its class was registered after that. Write "
+            f"`register({name})` before the first one is made; and none in compiled code, nor past the constructor."
         )
     base = next((each for each in cls.__mro__ if registration_of(each) is not None), None)
     although = f" ({base.__qualname__} is, but a subclass is a class of its own)" if base is not None else ""

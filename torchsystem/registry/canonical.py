@@ -17,8 +17,8 @@ A value is taken apart into simpler ones, and these in turn. What it is made of 
 | complex number | `complex` | real and imaginary part |
 | range, slice | `range`, `slice` | start, stop, step |
 | dataclass, pydantic model | `dataclass`, `pydantic` | class and fields; of a dataclass, those that count in `==` |
-| function, class | `function`, `class` | the name under which every process finds it |
-| `functools.partial` | `partial` | function and arguments |
+| function, method of a built-in class, class | `function`, `class` | the name under which every process finds it |
+| `functools.partial` | `partial` | function and arguments; keywords in the order of their names |
 | value of a type taught by `register` | its name | what the given function returns |
 
 A number of NumPy is the number it holds, and any other subclass of a plain type what JSON makes of it. A dict that
@@ -84,7 +84,14 @@ def register(
     if not isinstance(cls, type) or cls in _PLAIN_TYPES or cls is object:
         message = f"the canonical form of {cls!r} cannot be taught. Give a type that is neither plain nor `object`."
         raise InvalidRegistration(message)
-    if cls in FORMS and FORMS[cls].take is not function and not replace:
+    if not (callable(function) and (rebuild is None or callable(rebuild))):
+        message = (
+            f"the canonical form of {name_of_type(cls)} is taught by functions, and not by {function!r} and "
+            f"{rebuild!r}. Write `canonical.register({cls.__name__}, lambda value: ..., rebuild=lambda parts: ...)`."
+        )
+        raise InvalidRegistration(message)
+    known = _own_form(cls)
+    if known is not None and known.take is not function and not replace:
         message = (
             f"the canonical form of {name_of_type(cls)} is known already. Write `replace=True` if every hash that it "
             f"is part of may change."
@@ -96,15 +103,19 @@ def register(
 def form_of(cls: type) -> Form | None:
     """Find the canonical form of the values of a type; `None` if there is none."""
     for base in cls.__mro__:
-        form = FORMS.get(base) or FORMS_BY_NAME.get(name_of_type(base))
+        form = _own_form(base)
         if form is not None:
             return form
     return DATACLASS if is_dataclass(cls) else None
+
+
+def _own_form(cls: type) -> Form | None:
+    return FORMS.get(cls) or FORMS_BY_NAME.get(name_of_type(cls))
 
 
 def form_named(kind: str) -> Form | None:
     """Find the canonical form of a kind of values; `None` if there is none."""
     if kind == DATACLASS.kind:
         return DATACLASS
-    named = ((form.kind or name_of_type(cls), form) for cls, form in FORMS.items())
+    named = [(form.kind or name_of_type(cls), form) for cls, form in list(FORMS.items())]
     return next((form for name, form in chain(named, FORMS_BY_NAME.items()) if kind in {name, form.kind}), None)

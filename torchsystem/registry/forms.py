@@ -9,7 +9,7 @@ from enum import Enum
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePath
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodDescriptorType, MethodType
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -62,7 +62,15 @@ def _take_array(array: Any) -> object:
     if array.dtype.hasobject:
         message = "an array of Python objects"
         raise NoCanonicalForm(message)
-    return {"dtype": array.dtype.str, "shape": array.shape, "digest": sha256(array.tobytes()).hexdigest()}
+    kind = array.dtype.str if array.dtype.names is None else array.dtype.descr
+    return {"dtype": kind, "shape": array.shape, "digest": _digest(array)}
+
+
+def _digest(array: Any) -> str:
+    try:
+        return sha256(array).hexdigest()
+    except (BufferError, TypeError, ValueError):  # not row by row in one block, or dates: only a copy can be read
+        return sha256(array.tobytes()).hexdigest()
 
 
 def _take_enum(member: Enum) -> object:
@@ -94,8 +102,9 @@ def _take_dataclass(value: Any) -> object:
 
 
 def _make_dataclass(parts: Mapping[str, Any], find: Find) -> object:
-    cls = find(parts["class"])
-    return cls(**{field.name: parts["fields"][field.name] for field in dataclasses.fields(cls) if field.init})
+    cls, known = find(parts["class"]), parts["fields"]
+    # What does not count in `==` is not known, and has its default.
+    return cls(**{each.name: known[each.name] for each in dataclasses.fields(cls) if each.init and each.name in known})
 
 
 def _take_pydantic(model: Any) -> object:
@@ -144,15 +153,16 @@ FORMS: dict[type, Form] = {
     slice: _form("slice", lambda each: (each.start, each.stop, each.step), lambda parts: slice(*parts)),
     partial: _form(
         "partial",
-        lambda each: {"function": each.func, "args": each.args, "kwargs": each.keywords},
+        lambda each: {"function": each.func, "args": each.args, "kwargs": dict(sorted(each.keywords.items()))},
         lambda parts: partial(parts["function"], *parts["args"], **parts["kwargs"]),
     ),
     type: Form("class", _take_name, lambda name, find: find(name)),
-    **dict.fromkeys((FunctionType, BuiltinFunctionType, MethodType), _FUNCTION),
+    **dict.fromkeys((FunctionType, BuiltinFunctionType, MethodDescriptorType, MethodType), _FUNCTION),
 }
 """By type; a subclass has the form of its nearest base."""
 
 FORMS_BY_NAME: dict[str, Form] = {
+    "functools._lru_cache_wrapper": _FUNCTION,
     "numpy.ndarray": _form("numpy.ndarray", _take_array),
     "pydantic.main.BaseModel": Form("pydantic", _take_pydantic, _make_pydantic),
 }

@@ -10,10 +10,13 @@ from typing import Any
 
 from torchsystem.errors import NoCanonicalForm
 from torchsystem.registry.canonical import form_of
-from torchsystem.registry.forms import Form
-from torchsystem.registry.names import name_of_type
+from torchsystem.registry.forms import FORMS, Form
+from torchsystem.registry.names import article, name_of_type
 from torchsystem.registry.record import recall
-from torchsystem.registry.values import PLAIN, Construction, Foreign, Formless, Frozen, Settled, Unknown, text
+from torchsystem.registry.values import PLAIN, Construction, Foreign, Formless, Frozen, Unknown, text
+
+_UNORDERED = {form.kind for form in FORMS.values() if form.unordered}
+_NUMBERS = frozenset("biufc")  # the kinds of NumPy's scalars that are numbers; dates, for one, are not
 
 
 def freeze(value: object) -> Frozen:
@@ -31,26 +34,24 @@ def freeze(value: object) -> Frozen:
     try:
         return _freeze(value)
     except RecursionError:
-        return Unknown(f"{_article(type(value).__name__)} that contains itself", look=_look(value))
+        what = f"{article(type(value).__name__)} that contains itself, or is nested too deeply"
+        return Unknown(what, look=_look(value))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the object can be made; it is told at `gethash`
+        return _broken(value, error)
 
 
-def thawed(construction: Construction) -> Construction:
+def thawed(value: Frozen) -> Frozen:
     """Freeze anew what had no canonical form when it was frozen, and is still there: its form may be known by now."""
-    return Construction(
-        Settled(construction.name, {name: _thawed(value) for name, value in construction.arguments.items()})
-    )
-
-
-def _thawed(value: Frozen) -> Frozen:
     match value:
         case tuple():
-            return tuple(_thawed(item) for item in value)
+            return tuple(thawed(item) for item in value)
         case dict():
-            return {key: _thawed(item) for key, item in value.items()}
+            return {key: thawed(item) for key, item in value.items()}
         case Construction():
-            return thawed(value)
+            return value.mapped(thawed)
         case Foreign():
-            return Foreign(value.kind, _thawed(value.content), value.look)
+            content = thawed(value.content)
+            return Foreign(value.kind, _sorted(content) if value.kind in _UNORDERED else content, value.look)
         case Unknown():
             seen = value.look()
             return value if seen is None else freeze(seen)
@@ -90,7 +91,9 @@ def _freeze_items(items: list[Any] | tuple[Any, ...]) -> Frozen:
 def _freeze_dict(items: dict[Any, Any]) -> Frozen:
     if {str}.issuperset(map(type, items)):
         return {key: _freeze(item) for key, item in items.items()}
-    return Foreign("dict", tuple([(_freeze(key), _freeze(item)) for key, item in items.items()]), _look(items))
+    pairs = tuple([(_freeze(key), _freeze(item)) for key, item in items.items()])
+    named = {key: item for key, item in pairs if isinstance(key, str)}  # subclasses of strings are strings now
+    return named if len(named) == len(pairs) else Foreign("dict", pairs)
 
 
 def _freeze_foreign(value: Any, form: Form) -> Frozen:
@@ -100,35 +103,35 @@ def _freeze_foreign(value: Any, form: Form) -> Frozen:
     except NoCanonicalForm as error:
         return Unknown(str(error), look=look)
     except Exception as error:  # noqa: BLE001 - whatever it is, the object can be made; it is told at `gethash`
-        return Unknown(f"{_article(type(value).__name__)}, and taking it apart failed ({error!r})", look=look)
+        return _broken(value, error)
     content = _freeze(parts)
-    if form.unordered and isinstance(content, tuple):
-        content = _sorted(content)
-    return Foreign(form.kind or name_of_type(type(value)), content, look)
+    return Foreign(form.kind or name_of_type(type(value)), _sorted(content) if form.unordered else content, look)
 
 
-def _sorted(parts: tuple[Frozen, ...]) -> tuple[Frozen, ...]:
+def _sorted(parts: Frozen) -> Frozen:
     try:
-        return tuple(sorted(parts, key=text))
+        return tuple(sorted(parts, key=text)) if isinstance(parts, tuple) else parts
     except Formless:
         return parts
 
 
 def _freeze_subclass(value: Any) -> Frozen:
     """Freeze a value of a subclass of a plain type as `json` sees it, and a number of NumPy as the number it holds."""
-    if type(value).__module__ == "numpy" and hasattr(value, "item"):
-        return _freeze(value.item())
-    match value:
-        case int() | float():
-            return int(value) if isinstance(value, int) else float(value)
-        case str():
-            return str.__str__(value)
-        case list() | tuple():
-            return _freeze_items(value)
-        case dict():
-            return _freeze_dict(value)
-        case _:
-            return _unknown(value)
+    kind = type(value)  # what it is, not what it says by its `__class__`
+    for plain, read in _READ.items():
+        if issubclass(kind, plain):
+            return read(value)
+    number = value.item() if kind.__module__ == "numpy" and _kind_of_number(value) in _NUMBERS else value
+    return _unknown(value) if type(number) is kind else _freeze(number)  # a long double holds but itself
+
+
+def _kind_of_number(value: Any) -> str | None:
+    return getattr(getattr(value, "dtype", None), "kind", None)
+
+
+def _broken(value: object, error: Exception) -> Unknown:
+    what = f"{article(type(value).__name__)}, and taking it apart failed ({error!r})"
+    return Unknown(what, look=_look(value))
 
 
 def _unknown(value: Any) -> Unknown:
@@ -136,18 +139,14 @@ def _unknown(value: Any) -> Unknown:
     look = _look(value)
     match value:
         case io.IOBase():
-            return Unknown(f"{_article(name)}, a stream", look=look)
+            return Unknown(f"{article(name)}, a stream", look=look)
         case Iterator():
-            return Unknown(f"{_article(name)}, which can be read only once", look=look)
+            return Unknown(f"{article(name)}, which can be read only once", look=look)
         case MethodWrapperType():
-            return Unknown(f"a method of {_article(type(value.__self__).__name__)}", look=look)
+            return Unknown(f"a method of {article(type(value.__self__).__name__)}", look=look)
         case _:
             remedy = f"Write `register({name})` before that, or teach its form, `canonical.register({name}, function)`"
-            return Unknown(f"{_article(name)}, which was not registered when it was made", remedy, look)
-
-
-def _article(noun: str) -> str:
-    return f"an {noun}" if noun[:1].lower() in {"a", "e", "i", "o", "u"} else f"a {noun}"
+            return Unknown(f"{article(name)}, which was not registered when it was made", remedy, look)
 
 
 def _look(value: object) -> Callable[[], object]:
@@ -158,3 +157,14 @@ def _look(value: object) -> Callable[[], object]:
         return weakref.ref(value)
     except TypeError:
         return lambda: None
+
+
+# By the methods of the plain types: those of a subclass may do anything.
+_READ: dict[type, Callable[[Any], Frozen]] = {
+    int: int.__int__,
+    float: float.__float__,
+    str: str.__str__,
+    list: _freeze_items,
+    tuple: _freeze_items,
+    dict: _freeze_dict,
+}

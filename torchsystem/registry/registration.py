@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from difflib import get_close_matches
 from inspect import Parameter, Signature
 from itertools import chain, repeat
 from typing import Any
 
 from torchsystem.errors import InvalidExclusion, NoCanonicalForm
-from torchsystem.registry.freeze import freeze
+from torchsystem.registry.freeze import freeze, thawed
 from torchsystem.registry.values import PLAIN, Construction, Formless, Frozen, Unknown, text
+
+_HIDDEN = "_HAS_DEFAULT_FACTORY_CLASS"  # of what dataclasses and pydantic show in a signature as the default
 
 
 class Registration:
@@ -33,10 +35,16 @@ class Registration:
         self.excluded = excluded or frozenset()
         # Now, not later: a constructor may change a mutable default.
         self._defaults = {each.name: freeze(each.default) for each in parameters if each.default is not each.empty}
-        self._factories = _default_factories(cls)
+        self._factories = _default_factories(cls, signature)
         self._positional = [each.name for each in parameters if each.kind <= Parameter.POSITIONAL_OR_KEYWORD]
         self._rest = next((each.name for each in parameters if each.kind is Parameter.VAR_POSITIONAL), None)
         self._extra = next((each.name for each in parameters if each.kind is Parameter.VAR_KEYWORD), None)
+
+    def without(self, excluded: frozenset[str]) -> Registration:
+        """Give the same registration, now that somebody has said what does not count."""
+        registration = copy(self)  # with the defaults as they were
+        registration.stated = registration.excluded = excluded
+        return registration
 
     def capture(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Construction:
         """Freeze what the constructor is given, before it runs. Binding waits: most objects are never asked."""
@@ -78,19 +86,30 @@ class Registration:
     def _is_default(self, name: str, value: Frozen) -> bool:
         if name not in self._defaults:
             return False
-        default = freeze(self._factories[name]()) if name in self._factories else self._defaults[name]
+        default = freeze(self._factories[name]()) if name in self._factories else thawed(self._defaults[name])
         if isinstance(value, Unknown) and isinstance(default, Unknown):
             return value.look() is self.signature.parameters[name].default
         try:
             return text(value) == text(default)
-        except Formless:
+        except (Formless, RecursionError, ValueError):  # what cannot be written is no default
             return False
 
 
-def _default_factories(cls: Any) -> dict[str, Callable[[], object]]:
-    """Find the functions that make defaults, where a signature only shows that there is one: those of a dataclass."""
-    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
-    return {each.name: each.default_factory for each in fields if callable(each.default_factory)}
+def _default_factories(cls: Any, signature: Signature) -> dict[str, Callable[[], object]]:
+    """Find the functions that make defaults, where a signature shows no more than that there is one.
+
+    That is so for dataclasses and pydantic models, and there only where the constructor is not written by hand.
+    """
+    fields: dict[str, Any] = dict(getattr(cls, "__dataclass_fields__", {}))
+    for name, each in getattr(cls, "__pydantic_fields__", {}).items():
+        fields[each.alias if each.alias in signature.parameters else name] = each
+    hidden = {each.name for each in signature.parameters.values() if type(each.default).__name__ == _HIDDEN}
+    return {name: fields[name].default_factory for name in hidden & fields.keys() if _needs_nothing(fields[name])}
+
+
+def _needs_nothing(field: Any) -> bool:
+    """Tell whether a field has a factory that takes no arguments; pydantic has some that look at other fields."""
+    return callable(field.default_factory) and not getattr(field, "default_factory_takes_validated_data", False)
 
 
 def exclusions(
@@ -103,18 +122,23 @@ def exclusions(
     """
     if positions is None and names is None:
         return None
-    if isinstance(names, str):
-        message = (
-            f"excluded_kwargs={names!r} would exclude {sorted(set(names))}. Write `excluded_kwargs={{{names!r}}}`."
-        )
-        raise InvalidExclusion(message)
-    by_position = [_at(cls, list(signature.parameters), position) for position in positions or ()]
-    by_name = [_called(cls, signature, name) for name in names or ()]
+    by_position = [_at(cls, list(signature.parameters), position) for position in _several("excluded_args", positions)]
+    by_name = [_called(cls, signature, name) for name in _several("excluded_kwargs", names)]
     return frozenset(by_position + by_name)
 
 
+def _several(option: str, given: Iterable[Any] | None) -> Iterable[Any]:
+    """See that an option names several things; one by itself, or a string, would say something else."""
+    if given is None:
+        return ()
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        message = f"{option}={given!r} is one thing, where several are meant. Write `{option}={{{given!r}}}`."
+        raise InvalidExclusion(message)
+    return given
+
+
 def _at(cls: type, names: list[str], position: int) -> str:
-    if position in range(len(names)) and not isinstance(position, bool):
+    if type(position) is int and position in range(len(names)):
         return names[position]
     there = ", ".join(f"{index} {name}" for index, name in enumerate(names)) or "none"
     message = f"excluded_args: {cls.__qualname__} has no parameter at {position!r}. There are: {there}."

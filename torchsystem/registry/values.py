@@ -95,6 +95,14 @@ class Construction:
         except Formless:
             return False
 
+    def mapped(self, function: Callable[[Frozen], Frozen]) -> Construction:
+        """Give the construction from what a function makes of each argument; it is bound anew."""
+        if isinstance(self._origin, Settled):
+            settled = {name: function(value) for name, value in self._origin.arguments.items()}
+            return Construction(Settled(self.name, settled))
+        kwargs = {name: function(value) for name, value in (self._kwargs or {}).items()}
+        return Construction(self._origin, tuple(map(function, self._args)), kwargs)
+
     def renamed(self, name: str) -> Construction:
         """Give the same construction under another name."""
         return Construction(Settled(name, self.arguments))

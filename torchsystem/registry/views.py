@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from torchsystem.errors import CannotBuild
+from torchsystem.registry.canonical import form_named
 from torchsystem.registry.decode import decode
+from torchsystem.registry.freeze import freeze
 from torchsystem.registry.names import find
-from torchsystem.registry.values import Construction, Foreign, Formless, Frozen, Unknown, as_json
+from torchsystem.registry.values import Construction, Foreign, Formless, Frozen, Unknown, as_json, text
 
 
 def as_argument(value: Frozen) -> Any:
     """Give a frozen value as the user knows it: lists for tuples, a registered object as its name and arguments.
 
-    A value that JSON does not know is itself for as long as it lives; otherwise it is made anew, or given as what it is
-    made of where there is no way back.
+    A value that JSON does not know is itself for as long as it lives and is what it was; otherwise it is made anew. If
+    there is no way back, it is itself, changed or not, and after that what it was made of.
     """
     match value:
         case tuple():
@@ -27,10 +29,26 @@ def as_argument(value: Frozen) -> Any:
         case Construction():
             return value.name
         case Foreign() | Unknown():
-            seen = value.look()
-            return seen if seen is not None else value if isinstance(value, Unknown) else _made(value)
+            return _seen(value)
         case _:
             return value
+
+
+def _seen(value: Foreign | Unknown) -> Any:
+    seen = value.look()
+    if isinstance(value, Unknown):
+        return value if seen is None else seen
+    return _made(value) if seen is None or _has_changed(seen, value) else seen
+
+
+def _has_changed(seen: object, value: Foreign) -> bool:
+    form = form_named(value.kind)
+    if form is None or form.make is None:  # such as a tensor: there would be nothing to give instead
+        return False
+    try:
+        return text(freeze(seen)) != text(value)
+    except Formless:
+        return False
 
 
 def _made(value: Foreign) -> Any:
