@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import CrossEntropyLoss, Linear, Module, Parameter
 from torch.optim import SGD
 
-from torchsystem.errors import NotRegistered
+from torchsystem.errors import NoCanonicalForm, NotRegistered
 from torchsystem.registry import getarguments, gethash, register
 
 
@@ -205,3 +205,82 @@ def test_an_object_that_contains_itself_is_no_obstacle() -> None:
     items.append(items)
     with pytest.raises(TypeError, match="contains itself"):
         gethash(Loop(items))
+
+
+class Treacherous(int):
+    """A number that cannot be read as one."""
+
+    def __int__(self) -> int:
+        """Fail."""
+        raise ZeroDivisionError
+
+
+class Closed(list[int]):
+    """A list that cannot be read."""
+
+    def __iter__(self) -> Iterator[int]:
+        """Fail."""
+        raise ZeroDivisionError
+
+
+class Pretender:
+    """An object that says that it is of another class, as the fakes of many a test do."""
+
+    def __init__(self, cls: type) -> None:
+        """Be of that class."""
+        self.cls = cls
+
+    @property
+    def __class__(self) -> type:
+        """Lie."""
+        return self.cls
+
+    @__class__.setter
+    def __class__(self, cls: type) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Closed([1]), *map(Pretender, (int, float, str, list, dict, set, Tensor, Module))],
+    ids=lambda value: getattr(vars(value).get("cls"), "__name__", "closed"),
+)
+def test_no_argument_is_an_obstacle_to_a_construction(value: object) -> None:
+    """Whatever looking at it does, the constructor gets it, and only a hash there is not."""
+
+    @register
+    class Net:
+        def __init__(self, part: object) -> None:
+            self.part = part
+
+    net = Net(value)
+    assert net.part is value
+    with pytest.raises(NoCanonicalForm, match="the argument 'part' of Net"):
+        gethash(net)
+
+
+def test_a_number_of_any_class_is_the_number() -> None:
+    """It is read as JSON reads it, past the methods of its class."""
+
+    @register
+    class Net:
+        def __init__(self, width: int) -> None: ...
+
+    assert gethash(Net(Treacherous(3))) == gethash(Net(3))
+
+
+def test_compiled_code_may_construct() -> None:
+    """A registered class breaks no graph; what is made in one is not remembered, and says so."""
+
+    @register
+    class Pair:
+        def __init__(self, first: Tensor, second: Tensor) -> None:
+            self.first, self.second = first, second
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def pair(x: Tensor) -> Pair:
+        return Pair(x, x + 1)
+
+    made = pair(torch.zeros(1))
+    assert made.second.item() == 1
+    with pytest.raises(NotRegistered, match="none in compiled code"):
+        gethash(made)

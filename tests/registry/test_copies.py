@@ -235,3 +235,19 @@ def test_other_processes_know_the_identity(method: str) -> None:
     process.start()
     assert queue.get(timeout=60) == gethash(linear)
     process.join()
+
+
+@register
+class Count(int):
+    """A class whose objects have no room beside them, and keep the record inside."""
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, through_pickle])
+def test_a_copy_shares_no_record(duplicate: Callable[[Any], Any]) -> None:
+    """Also where the record is among the attributes, a copy has its own; and the attributes are all there."""
+    count = Count(5)
+    count.unit = "batches"  # type: ignore[attr-defined]
+    copied = duplicate(count)
+    setname(copied, "other")
+    assert (getname(count), getname(copied)) == ("Count", "other")
+    assert (copied, copied.unit) == (5, "batches")

@@ -6,16 +6,19 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
+import threading
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import partialmethod
 from typing import Any, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch.nn import Linear, Module
 
 from torchsystem.errors import InvalidExclusion, InvalidRegistration, NameTaken, NotRegistered
-from torchsystem.registry import getarguments, gethash, getmetadata, getname, register, sethash, setname
+from torchsystem.registry import Registry, getarguments, gethash, getmetadata, getname, register, sethash, setname
 
 T = TypeVar("T")
 
@@ -319,6 +322,28 @@ def test_pydantic_models_register() -> None:
     assert gethash(Request(width=3).model_copy()) == gethash(Request(width=3))
 
 
+def test_a_default_may_be_made_by_a_factory() -> None:
+    """Of dataclasses and models, by whatever name it is passed; a constructor written by hand has its own."""
+
+    @register
+    class Request(BaseModel):
+        layers: list[int] = Field(default_factory=lambda: [1])
+        sizes: list[int] = Field(default_factory=list, alias="widths")
+
+    @register
+    @dataclass
+    class Plan:
+        layers: list[int] = field(default_factory=lambda: [1])
+
+    @register
+    class Longer(Plan):
+        def __init__(self, layers: list[int] = [2]) -> None: ...  # noqa: B006
+
+    assert getarguments(Request(layers=[1], widths=[])) == getarguments(Plan([1])) == getarguments(Longer([2])) == {}
+    assert getarguments(Longer([1])) == {"layers": [1]}
+    assert getarguments(Request(widths=[1])) == {"widths": [1]}
+
+
 @pytest.mark.parametrize(
     ("excluded", "words"),
     [
@@ -328,6 +353,9 @@ def test_pydantic_models_register() -> None:
         ({"excluded_args": [True]}, "no parameter at True"),
         ({"excluded_kwargs": {"sorce"}}, "Pipe has no parameter 'sorce'. There is: source."),
         ({"excluded_kwargs": "source"}, "Write `excluded_kwargs={'source'}`"),
+        ({"excluded_args": [0.0]}, "no parameter at 0.0"),
+        ({"excluded_args": 0}, r"Write `excluded_args=\{0\}`"),
+        ({"excluded_args": "pipe"}, "excluded_args='pipe' is one thing"),
     ],
 )
 def test_exclusions_name_parameters_that_exist(excluded: dict[str, Any], words: str) -> None:
@@ -415,3 +443,87 @@ def test_a_name_and_a_hash_can_be_set_on_anything_that_can_keep_them() -> None:
         getarguments(anonymous)
     with pytest.raises(InvalidRegistration, match="has no place for a name or a hash"):
         setname(3, "three")
+
+
+def test_a_name_may_be_given_by_keyword() -> None:
+    """As a decorator as well; two names, or what is none, are refused."""
+
+    class A: ...
+
+    assert getname(register(name="a")(A)()) == "a"
+    assert Registry[Any]().register(name="a")(A) is A
+    for register_it in (register, Registry[Any]().register):
+        with pytest.raises(InvalidRegistration, match="the name is 'a', and again 'b'"):
+            register_it("a", name="b")
+        with pytest.raises(InvalidRegistration, match="and 5 is none"):
+            register_it(type("B", (), {}), name=5)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("slots", [False, True])
+def test_a_class_is_registered_when_it_is_complete(*, slots: bool) -> None:
+    """A decorator below `register` finds a constructor, and makes none: that is said at the first construction."""
+
+    @dataclass(slots=slots)
+    @register
+    class Early:
+        x: int
+
+    with pytest.raises(InvalidRegistration, match=r"registered before it was complete.*above its other decorators"):
+        Early(1)
+
+
+def test_methods_may_be_of_any_kind() -> None:
+    """A constructor made by `partialmethod`, a copy that is switched off, a signature of the base: all go on."""
+
+    class Base:
+        __signature__ = inspect.Signature([inspect.Parameter("stated", inspect.Parameter.POSITIONAL_OR_KEYWORD)])
+        __deepcopy__ = None
+
+        def __init__(self, x: int, *, fast: bool = False) -> None:
+            self.got = (x, fast)
+
+    @register
+    class Fast(Base):
+        __init__ = partialmethod(Base.__init__, fast=True)
+
+    @register
+    class Other(Base):
+        def __init__(self, a: int, b: int) -> None: ...
+
+    assert (fast := Fast(1)).got == (1, True)
+    assert getarguments(copy.deepcopy(fast)) == {"x": 1}
+    assert getarguments(Other(1, 2)) == {"a": 1, "b": 2}
+
+
+def test_registering_again_leaves_the_defaults_as_they_were() -> None:
+    """Also where a constructor has changed a mutable default in between."""
+
+    class Greedy:
+        def __init__(self, seen: list[int] = [], log: object = None) -> None:  # noqa: B006
+            seen.append(1)
+
+    register(Greedy)
+    Greedy()
+    register(Greedy)
+    register(Greedy, excluded_kwargs={"log"})
+    assert getarguments(Greedy([], log=1)) == {}
+
+
+def test_threads_register_a_class_once() -> None:
+    """The constructor is wrapped once, whoever comes first."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(50):
+
+            class Shared:
+                def __init__(self, x: int) -> None: ...
+
+            threads = [threading.Thread(target=register, args=(Shared,)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert not hasattr(vars(Shared)["__init__"].__wrapped__, "__wrapped__")
+    finally:
+        sys.setswitchinterval(interval)

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 from torchsystem.errors import NameTaken, UnknownName
 from torchsystem.registry.annotations import written_annotations
 from torchsystem.registry.build import Builder
-from torchsystem.registry.core import name_of, register
+from torchsystem.registry.core import name_of, one_name, register
 from torchsystem.registry.hooks import registration_of
 from torchsystem.registry.registration import Registration
 
@@ -62,6 +62,8 @@ class Registry(Generic[T]):
         /,
         excluded_args: Iterable[int] | None = None,
         excluded_kwargs: Iterable[str] | None = None,
+        *,
+        name: str | None = None,
     ) -> Callable[[type[C]], type[C]]: ...
 
     def register(
@@ -79,18 +81,19 @@ class Registry(Generic[T]):
             target: The class, or the name under which it is kept and its objects are known.
             excluded_args: The positions of parameters that do not count, from 0, without `self`.
             excluded_kwargs: The names of parameters that do not count.
-            name: The name, where the class is the target.
+            name: The name, where the target is the class, or nothing.
 
         Returns:
             The class, or a decorator for it.
 
         Raises:
             NameTaken: Another class has this name here, or the class has another name already.
-            InvalidRegistration: It is no class, or its objects have no place for a record.
+            InvalidRegistration: It is no class, its objects have no place for a record, or the name is no string.
             InvalidExclusion: There is no such parameter.
         """
         if isinstance(target, str | None):
-            return lambda cls: self.register(cls, excluded_args, excluded_kwargs, name=target)
+            name = one_name(target, name)
+            return lambda cls: self.register(cls, excluded_args, excluded_kwargs, name=name)
         name = name_of(target, name)
         holder = self._classes.get(name)
         if holder is not None and holder is not target:

@@ -11,25 +11,30 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from inspect import Parameter, Signature
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from torchsystem.errors import InvalidRegistration
-from torchsystem.registry.record import Identity, recall, remember, revive
+from torchsystem.registry.record import Identity, recall, remember, revive, without
 from torchsystem.registry.registration import Registration
 
 
 def constructor_signature(cls: Any) -> Signature:
     """Tell what the constructor of a class is given, without `self`."""
-    stated = getattr(cls, "__signature__", None)
-    if isinstance(stated, Signature):  # pydantic says here what its constructor does not
-        return stated
+    for base in cls.__mro__:
+        if "__signature__" in vars(base) and isinstance(base.__signature__, Signature):
+            return base.__signature__  # pydantic says here what its constructor does not
+        if "__init__" in vars(base):  # of which a base says nothing
+            break
     constructor = _constructor(cls.__mro__)
     if constructor is object.__init__:
         constructor = cls.__new__
     if constructor is object.__new__:
         return Signature()
+    if not callable(constructor):  # a `partialmethod`
+        constructor = constructor.__get__(None, cls)
     try:
         return inspect.signature(MethodType(constructor, cls))
     except ValueError:  # written in C, and silent about it
@@ -56,7 +61,8 @@ def equip(cls: type, registration: Registration) -> None:
     hooks: dict[str, Callable[..., object]] = {"__init__": _capturing(cls, registration)}
     if not issubclass(cls, Tensor):  # which are loaded where nothing but tensors may be: `weights_only=True`
         hooks["__reduce_ex__"] = _carrying_pickle(cls)
-    hooks |= {name: _carrying_copy(cls, name) for name in ("__copy__", "__deepcopy__") if hasattr(cls, name)}
+    copying = [name for name in ("__copy__", "__deepcopy__") if callable(getattr(cls, name, None))]
+    hooks |= {name: _carrying_copy(cls, name) for name in copying}
     try:
         for name, hook in hooks.items():
             setattr(cls, name, hook)
@@ -71,7 +77,7 @@ def _capturing(cls: type, registration: Registration) -> Callable[..., None]:
 
     @wraps(init)
     def capture(self: object, /, *args: Any, **kwargs: Any) -> None:
-        if type(self) is cls:
+        if type(self) is cls and not is_dynamo_compiling():  # a compiled graph has no room for a record
             remember(self, Identity(capturing.__registration__.capture(args, kwargs)))
         init(self, *args, **kwargs)
 
@@ -94,7 +100,7 @@ def _carrying_pickle(cls: type) -> Callable[..., object]:
         if identity is None or isinstance(parts, str):  # a string is the name under which the object itself is found
             return parts
         make, arguments, *state = parts
-        return revive, (identity, make, arguments), *state
+        return revive, (identity, make, arguments), *map(without, state)
 
     return carrying
 
@@ -129,19 +135,32 @@ def _method(cls: type, name: str) -> Callable[..., Any]:
 
 def _init(cls: Any) -> Callable[..., None]:
     """Find the constructor of a class, as `_method` does, with the rules that `object` and protocols have for it."""
-    own: Callable[..., None] | None = vars(cls).get("__init__")
-    if own is not None:
-        return own
+    own: Any = vars(cls).get("__init__")
+    if callable(own):
+        return cast("Callable[..., None]", own)
+
+    complete = _has_dataclass_constructor(cls)
 
     @wraps(cls.__init__)
     def inherited(self: object, /, *args: Any, **kwargs: Any) -> None:
         bases = type(self).__mro__
-        init = _constructor(bases[bases.index(cls) + 1 :])
+        if cls not in bases or _has_dataclass_constructor(cls) is not complete:
+            message = (
+                f"{cls.__module__}.{cls.__qualname__} was registered before it was complete, and so it did not get the "
+                f"constructor of a dataclass. Write `@register` above its other decorators."
+            )
+            raise InvalidRegistration(message)
+        init = own if own is not None else _constructor(bases[bases.index(cls) + 1 :])
         if init is object.__init__ and type(self).__new__ is not object.__new__:
             return init(self)  # the arguments were meant for `__new__`, and `object` lets them pass
-        return init(self, *args, **kwargs)
+        return init.__get__(self)(*args, **kwargs)  # type: ignore[no-any-return]
 
     return inherited
+
+
+def _has_dataclass_constructor(cls: type) -> bool:
+    parameters = vars(cls).get("__dataclass_params__")
+    return parameters is not None and bool(parameters.init)
 
 
 def _constructor(classes: Iterable[type]) -> Callable[..., None]:

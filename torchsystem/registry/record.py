@@ -69,6 +69,15 @@ def remember(obj: object, identity: Identity) -> None:
     _alive[key] = reference
 
 
+def without(state: object) -> object:
+    """Give the state of an object as a pickle has it, without what is kept inside the object itself."""
+    if isinstance(state, tuple):
+        return tuple(map(without, state))
+    if isinstance(state, dict) and _INSIDE in state:
+        return {name: value for name, value in state.items() if name != _INSIDE} or None
+    return state
+
+
 def recall(obj: object) -> Identity | None:
     """Find what is remembered about an object; `None` if it is nothing."""
     reference = _alive.get(id(obj))
