@@ -216,3 +216,11 @@ def test_what_has_no_content_is_refused_by_name(state: Any, words: str) -> None:
     """A fingerprint of what has no values would be equal where nothing is."""
     with pytest.raises(NoCanonicalForm, match=words):
         fingerprint(state)
+
+
+def test_a_state_that_contains_itself_is_refused() -> None:
+    """Nothing can be said of it."""
+    state: dict[str, Any] = {}
+    state["self"] = state
+    with pytest.raises(NoCanonicalForm, match="the state contains itself"):
+        fingerprint(state)

@@ -57,7 +57,11 @@ def fingerprint(weights: Module | Mapping[str, Any]) -> str:
     if not isinstance(state, Mapping):
         message = f"{type(weights).__name__} has no weights. Give a module or a state dict."
         raise NoCanonicalForm(message)
-    document = json.dumps(_describe(state, ()), sort_keys=True)
+    try:
+        document = json.dumps(_describe(state, ()), sort_keys=True)
+    except RecursionError:
+        message = "the state contains itself, or is nested too deeply. Leave that out of the state dict."
+        raise NoCanonicalForm(message) from None
     return f"sha256:{sha256(document.encode()).hexdigest()}"
 
 
