@@ -104,6 +104,7 @@ def test_polling_hands_out_an_interval_exactly_when_it_was_crossed(strides: list
 def test_rounding_hands_nothing_out_twice(interval: float) -> None:
     """Who polls twice at one moment gets nothing the second time, also where fractions of seconds cannot be exact."""
     clock = Clock()
+    clock.now = 0.0
     timers = Timers(interval, clock=clock)
     for number in range(2000):
         clock.now = number * interval
