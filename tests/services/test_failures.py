@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -370,3 +371,25 @@ def test_a_second_request_is_noted_on_the_first() -> None:
     with pytest.raises(StopIteration, match="first") as caught:
         producer.dispatch(Trained())
     assert caught.value.__notes__ == ["beside it was raised: StopIteration('second')"]
+
+
+@pytest.mark.parametrize("policy", ["finish", "isolate"])
+def test_hearing_of_failures_may_fail_in_any_way_and_comes_to_an_end(policy: Any) -> None:
+    """What fails in a dispatch of those who hear of a failure is raised or told, but not announced to them again."""
+    heard: list[object] = []
+    producer = Producer(failures=policy, on_failure=(lambda *_: None) if policy == "isolate" else None)
+    consumer = failing(heard, ValueError())
+    for _ in range(2):
+
+        @consumer.handler
+        def try_again(event: HandlerFailed) -> None:
+            producer.dispatch(Trained())
+
+    producer.register(consumer)
+    with suppress(ExceptionGroup):
+        producer.dispatch(Trained())
+    assert heard == [0, 0, 0]
+    heard.clear()
+    with suppress(ExceptionGroup):
+        producer.dispatch(Trained())  # the next failure is announced as the first was
+    assert heard == [0, 0, 0]

@@ -1160,3 +1160,25 @@ def test_who_comes_back_in_another_thread_is_heard_of() -> None:
 
     producer.dispatch(Ticked(1))
     assert heard == [(1, 0), (1, 1), "late"]
+
+
+@pytest.mark.parametrize("delivery", [background(), deferred()], ids=["background", "deferred"])
+@pytest.mark.parametrize("end", ["flush", "close"])
+def test_who_hears_of_failures_later_has_heard_in_the_end(end: str, delivery: Any) -> None:
+    """A failure that comes up while draining is drained to those who hear of it, and so is how they fail."""
+    producer, fails, witness, heard = Producer(failures="finish"), Gate(), Consumer(), []
+    fails.errors[0], error = ValueError(), KeyError()
+
+    @witness.handler
+    def on_failed(event: HandlerFailed) -> None:
+        heard.append(event.error)
+        raise error
+
+    producer.register(fails.consumer, delivery=background())
+    producer.register(witness, delivery=delivery)
+    producer.dispatch(Ticked(0))
+    fails.let()
+    with pytest.raises(ExceptionGroup) as caught:
+        getattr(producer, end)(SECONDS)
+    assert heard == [fails.errors[0]]
+    assert caught.value.exceptions == (fails.errors[0], error)

@@ -271,3 +271,24 @@ def test_a_process_of_multiprocessing_ends_as_any_other() -> None:
     assert words == ["0", "1", "2", "3", "4"]
     assert "1 deferred messages were lost at exit" in errors
     assert code == 0
+
+
+def test_at_exit_who_hears_of_failures_hears_of_the_last() -> None:
+    """A failure that comes up only at exit still reaches a listener in the background."""
+    code, words, _ = run(
+        """
+        producer = Producer(failures="isolate", on_failure=lambda *_: None)
+        witness = Consumer("witness")
+
+        @witness.handler
+        def on_failed(event: HandlerFailed) -> None:
+            say("heard")
+
+        def handle(number):
+            raise ValueError
+
+        producer.register(consumer, witness, delivery=background())
+        producer.dispatch(Ticked(1))
+        """
+    )
+    assert (code, words) == (0, ["heard"])

@@ -389,3 +389,18 @@ def test_an_interrupt_leaves_no_lock_behind() -> None:
             sys.settrace(before)
         assert not gate._guard.lock.locked()  # noqa: SLF001 - who waits for it would wait for ever
     assert moment > 5
+
+
+def test_who_leaves_while_it_is_welcomed_may_still_fail() -> None:
+    """A listener that takes itself out when it comes, and then fails, is heard to have failed."""
+    producer, consumer, error = Producer(), Consumer(), ValueError()
+
+    @consumer.handler
+    def prepare(event: Registered) -> None:
+        event.producer.unregister(consumer)
+        raise error
+
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - it is that very one
+        producer.register(consumer)
+    assert caught.value is error
+    assert producer.listeners() == []

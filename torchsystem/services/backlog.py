@@ -118,13 +118,19 @@ class Backlog:
 
     def at_exit(self, start: float) -> None:
         """Give the background the time it has, then say what is lost, and what failed unseen."""
+        self._wait_at_exit(start)
+        self._wait_at_exit(start)  # for those who hear of failures
         for line in self.lines:
-            if not line.wait(line.accepted, start + line.mode.deadline):
+            if line.left:
                 logger.error("%d messages to %r were lost at exit: it was too slow", line.left, line.listener)
             line.say_what_was_dropped()
         if self._deferred:
             logger.error("%d deferred messages were lost at exit: nobody called flush()", len(self._deferred))
             self._deferred.clear()
+
+    def _wait_at_exit(self, start: float) -> None:
+        for line in self.lines:
+            line.wait(line.accepted, start + line.mode.deadline)
         try:
             self._settle(self._settlement(), self.take())
         except BaseException:  # noqa: BLE001 - nobody is left to raise it to
@@ -135,14 +141,15 @@ class Backlog:
         self._check_that_it_can_wait()
         until = _after(timeout)
         try:
-            while self._deferred or any(line.left for line in self.lines):
+            while self._deferred or any(line.left or line.has_failed for line in self.lines):
                 self._deliver(settlement, whatever=whatever)
                 for line in self.lines:
                     self._wait(line, until)
+                settlement.settle_all(self.take())  # which others may hear of, in the background as well
         except BaseException as error:
             settlement.end_by(error)  # nobody else will say what failed until now
             raise
-        self._settle(settlement, self.take())
+        settlement.conclude()
 
     def _deliver(self, settlement: Settlement, *, whatever: bool) -> None:
         """Deliver what is deferred, and what is deferred meanwhile; if told so, whatever is raised."""

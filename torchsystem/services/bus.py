@@ -92,7 +92,7 @@ class Bus(Named, Generic[L]):
             for plug in new:
                 self._welcome(plug)
         except BaseException:
-            self.unregister(*(plug.listener for plug in new))
+            self.unregister(*(plug.listener for plug in new if self._plugs.get(id(plug.listener)) is plug))
             raise
 
     def unregister(self, *listeners: L) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from torchsystem.errors import InvalidOption
@@ -37,6 +38,9 @@ class Hearer(NamedTuple):
 
 
 Announce: TypeAlias = Callable[[HandlerFailed], Iterable[Hearer]]
+
+# Who is letting others hear of a failure. Those may dispatch, and fail in that; announcing it, too, might never end.
+_announcing: ContextVar[tuple[Announce, ...]] = ContextVar("torchsystem.services.failures", default=())
 
 
 class Settlement:
@@ -133,7 +137,7 @@ class Everyone(Settlement):
                 raise
 
     def note(self, failure: HandlerFailed, error: Exception) -> None:
-        """Keep a failure or tell it, and let others hear of it; how they fail in turn is not announced."""
+        """Keep a failure or tell it, and let others hear of it; how they fail in turn, in whatever way, they do not."""
         if self._on_failure is None:
             super().note(failure, error)
         else:
@@ -141,12 +145,14 @@ class Everyone(Settlement):
                 self._on_failure(error, failure.event, failure.handler)
             except Exception as raised:  # noqa: BLE001 - nobody is left to tell but the caller, when all are served
                 self._requests.append(raised)
-        if self._announce is not None:
-            announce, self._announce = self._announce, None
-            try:
-                self.serve(announce(failure), failure)
-            finally:
-                self._announce = announce
+        announcing = _announcing.get()
+        if self._announce is None or self._announce in announcing or isinstance(failure.event, HandlerFailed):
+            return
+        token = _announcing.set((*announcing, self._announce))
+        try:
+            self.serve(self._announce(failure), failure)
+        finally:
+            _announcing.reset(token)
 
     def merged(self) -> Exception | None:
         """Return a group of all failures, also of a single one."""

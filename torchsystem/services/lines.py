@@ -97,6 +97,11 @@ class Line:
         return not (self.plugged or self.left or self._failures)
 
     @property
+    def has_failed(self) -> bool:
+        """Whether there are failures that nobody has seen."""
+        return bool(self._failures)
+
+    @property
     def accepted(self) -> int:
         """How many messages were put in, in all; they are numbered so."""
         return self._accepted
