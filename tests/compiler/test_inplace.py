@@ -448,6 +448,9 @@ def test_a_hook_that_nothing_else_tells_of_is_noticed() -> None:
     assert model(X).ne(0).any()
     model.nn.register_forward_hook(lambda *call: 0 * call[2])
     assert model(X).eq(0).all()
+    before = graphs()
+    model(X)
+    assert graphs() == before
 
 
 def test_a_hook_elsewhere_compiles_nothing_anew() -> None:
