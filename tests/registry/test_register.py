@@ -519,7 +519,8 @@ def test_threads_register_a_class_once() -> None:
             class Shared:
                 def __init__(self, x: int) -> None: ...
 
-            threads = [threading.Thread(target=register, args=(Shared,)) for _ in range(4)]
+            together = threading.Barrier(4)
+            threads = [threading.Thread(target=lambda: (together.wait(), register(Shared))) for _ in range(4)]  # noqa: B023
             for thread in threads:
                 thread.start()
             for thread in threads:
