@@ -566,6 +566,15 @@ def test_an_aggregate_may_be_compiled_again() -> None:
     assert graphs() == before + 1
 
 
+def test_a_module_that_was_compiled_by_hand_may_be_inside() -> None:
+    """A wrapper of torch.compile around a module inside is no hindrance."""
+    model, plain = Classifier(), Classifier()
+    model.nn = torch.compile(model.nn, backend="eager")
+    compile(model, backend="eager")
+    assert train(model) == pytest.approx(train(plain), rel=1e-5)
+    assert graphs() == 1
+
+
 def test_many_aggregates_of_a_class_can_be_compiled() -> None:
     """Aggregates do not use up one another's recompilations: dynamo allows eight per function."""
     models = [compile(Classifier(), backend="eager") for _ in range(12)]

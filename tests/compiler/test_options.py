@@ -94,6 +94,23 @@ def test_regional_needs_something_repeated() -> None:
             compile(Deep(depth=depth), backend="eager", regional=True)
 
 
+def test_regional_goes_with_an_aggregate_that_is_only_called() -> None:
+    """An aggregate without `fit` and `evaluate` is called, and its blocks are compiled."""
+
+    class Called(Aggregate):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nn = Deep().nn
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.nn(x)
+
+    model, plain = compile(Called(), backend="eager", regional=True), Called()
+    torch.testing.assert_close(model(X), plain(X))
+    torch.testing.assert_close(model(X), plain(X))
+    assert graphs() > 0
+
+
 def test_a_regional_copy_is_eager() -> None:
     """What is put into the blocks belongs to them alone."""
     model = compile(Deep(), backend="eager", regional=True)

@@ -111,7 +111,7 @@ class Compilation:
         aggregate: Any = self._aggregate
         if hasattr(aggregate, "fit"):
             region = self._region(f"{self._name}.fit", with_own_code(aggregate.fit))
-            self._replace(aggregate, "fit", functools.update_wrapper(region, aggregate.fit))
+            self._replace(aggregate, "fit", _passing_for(aggregate.fit, region))
         for name, optimizer in optimizers(aggregate):
             region = self._region(f"{name}.step", optimizer.step)
             self._replace(optimizer, "step", separate_step(optimizer, region))
@@ -132,7 +132,7 @@ class Compilation:
 
     def _verified(self, use: str) -> Function:
         """Watch the first use: a graph is captured in it, or everything runs as if nothing had been compiled."""
-        function: Function = getattr(self._aggregate, use)
+        function: Function = getattr(self._aggregate, use) or MethodType(_call, self._aggregate)
 
         @functools.wraps(function)
         def first(*args: Any, **kwargs: Any) -> Any:
@@ -177,6 +177,14 @@ def _is_block(module: Module) -> bool:
 
 def _call(module: Module, *args: Any, **kwargs: Any) -> Any:
     return module._call_impl(*args, **kwargs)  # type: ignore[no-untyped-call] # noqa: SLF001 - as `Module.compile`
+
+
+def _passing_for(method: Function, region: Region) -> Function:
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return region(*args, **kwargs)
+
+    return run
 
 
 def _left_behind(name: str) -> None:
