@@ -549,6 +549,17 @@ def test_a_shallow_copy_fits_itself() -> None:
     assert "fit" in vars(model)
 
 
+@pytest.mark.parametrize("step", [False, True])
+def test_a_compiled_aggregate_is_kept_and_restored(*, step: bool) -> None:
+    """A snapshot of a compiled aggregate fits an eager one and the other way round, and both go on alike."""
+    compiled, eager = compile(Classifier(torch.optim.Adam), backend="eager", step=step), Classifier(torch.optim.Adam)
+    train(compiled)
+    eager.restore(compiled.snapshot())
+    assert train(eager) == pytest.approx(train(compiled), rel=1e-5)
+    compiled.restore(eager.snapshot())
+    assert train(compiled) == pytest.approx(train(eager), rel=1e-5)
+
+
 def test_an_aggregate_may_be_compiled_again() -> None:
     """Compiling anew takes the place of the former compilation; `disable=True` takes it away."""
     model = compile(Classifier(), backend="eager", step=True)
