@@ -555,9 +555,9 @@ def test_a_compiled_aggregate_is_kept_and_restored(*, step: bool) -> None:
     compiled, eager = compile(Classifier(torch.optim.Adam), backend="eager", step=step), Classifier(torch.optim.Adam)
     train(compiled)
     eager.restore(compiled.snapshot())
-    assert train(eager) == pytest.approx(train(compiled), rel=1e-5)
+    assert train(eager) == pytest.approx(train(compiled), rel=1e-4)
     compiled.restore(eager.snapshot())
-    assert train(compiled) == pytest.approx(train(eager), rel=1e-5)
+    assert train(compiled) == pytest.approx(train(eager), rel=1e-4)
 
 
 def test_an_aggregate_may_be_compiled_again() -> None:

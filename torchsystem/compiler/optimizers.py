@@ -77,7 +77,7 @@ def with_rates_as_tensors(optimizer: Optimizer, step: Callable[..., Any]) -> Cal
 def separate_step(optimizer: Optimizer, step: Callable[..., Any]) -> MethodType:
     """Make a ``step`` that is compiled by itself also where compiled code calls it.
 
-    Traced together with what follows ``backward``, a step is no faster, and torch warns of gradients it only looks at.
+    Traced together with what follows ``backward``, a step is no faster; and what it is given could not be changed.
     """
     from torch.compiler import disable
 
