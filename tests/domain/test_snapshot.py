@@ -634,3 +634,38 @@ def test_numbers_of_numpy_are_numbers(number: Any) -> None:
     kept = plain(number, "number")
     assert kept == number
     assert type(kept) in {bool, int, float}
+
+
+def test_what_is_made_of_parts_is_known_by_theirs() -> None:
+    """An object that tells its `parts()` stands for them, so that an optimizer inside it keeps parameters by name."""
+
+    class Holder:
+        def __init__(self, optimizer: optim.Optimizer) -> None:
+            self.optimizer = optimizer
+
+        def parts(self) -> dict[str, object]:
+            return {"optimizer": self.optimizer}
+
+        def state_dict(self) -> dict[str, object]:
+            raise AssertionError("its parts are asked")
+
+        def load_state_dict(self, _state: dict[str, object]) -> None:
+            raise AssertionError("its parts are asked")
+
+    class Held(Aggregate):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nn = nn.Linear(2, 1)
+            self.holder = Holder(optim.SGD(self.nn.parameters(), lr=0.1, momentum=0.9))
+
+    held = Held()
+    held.nn(torch.ones(1, 2)).sum().backward()
+    held.holder.optimizer.step()
+    kept = held.snapshot()["parts"]
+    assert list(kept) == ["holder.optimizer"]  # type: ignore[arg-type, call-overload]
+    assert "nn.weight" in str(kept)
+    fresh = Held().restore(held.snapshot())
+    assert torch.equal(
+        fresh.holder.optimizer.state[fresh.nn.weight]["momentum_buffer"],
+        held.holder.optimizer.state[held.nn.weight]["momentum_buffer"],
+    )

@@ -108,7 +108,11 @@ def parts(root: Module, names: Names) -> dict[str, Part]:
 def _within(place: Place, seen: set[int]) -> Iterator[Place]:
     if id(place.value) in seen:
         return
-    if _has_state(place.value):
+    if callable(getattr(place.value, "parts", None)) and _has_state(place.value):
+        seen.add(id(place.value))
+        for key, value in place.value.parts().items():  # made of parts, it is known by theirs
+            yield from _within(Place(f"{place.name}.{key}", value, None, key), seen)
+    elif _has_state(place.value):
         seen.add(id(place.value))
         yield place
     elif isinstance(place.value, dict | list | tuple):
