@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import nn, optim
 
 from tests.training.fakes import Clock, Learner, loader, names, written
+from torchsystem import Aggregate
 from torchsystem.errors import InvalidBudget, InvalidSplit, NonFiniteLoss
 from torchsystem.services import Consumer, Producer
-from torchsystem.training import EarlyStopping, Split, Training, accuracy, batches, device, epochs, metrics
+from torchsystem.training import (
+    EarlyStopping,
+    Optimization,
+    Split,
+    Training,
+    accuracy,
+    batches,
+    device,
+    epochs,
+    metrics,
+    precision,
+)
 from torchsystem.training.events import (
     BatchEnded,
     EpochEnded,
     EpochStarted,
+    GradientsUpdated,
     Trained,
     TrainingEnded,
     TrainingFailed,
@@ -283,6 +296,80 @@ def test_leaving_ones_own_loop_ends_the_run(training: Training) -> None:
     run.close()  # type: ignore[attr-defined]
     assert names(log)[-1] == "TrainingEnded"
     assert log[-1].reason == "the loop was left"
+
+
+class Typed(Aggregate):
+    """An aggregate that writes down in which types it computes."""
+
+    def __init__(self, precision: str | None = None) -> None:
+        super().__init__()
+        self.nn = nn.Linear(2, 2)
+        self.optimization = Optimization(optim.SGD(self.nn.parameters(), lr=0.1), precision=precision)  # type: ignore[arg-type]
+        self.types: set[torch.dtype] = set()
+
+    def fit(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        predictions, loss = self.evaluate(inputs, targets)
+        self.optimization.step(loss)
+        return predictions, loss
+
+    def evaluate(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        predictions = self.nn(inputs)
+        self.types.add(predictions.dtype)
+        return predictions, nn.functional.cross_entropy(predictions, targets)
+
+
+@pytest.mark.parametrize(
+    ("own", "bound", "expected"),
+    [
+        (None, None, torch.float32),
+        ("bf16", None, torch.bfloat16),
+        (None, torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_an_aggregate_computes_in_its_precision(
+    training: Training, own: str | None, bound: torch.dtype | None, expected: torch.dtype
+) -> None:
+    """That of its optimization, unless the training binds another; what listeners compute is left alone."""
+    heard: set[torch.dtype] = set()
+    listener = Consumer()
+
+    @listener.handler
+    def compute(event: BatchEnded) -> None:
+        heard.add((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+
+    training.producer.register(listener)
+    training.override(precision, lambda: bound)
+    typed = Typed(own)
+    training.handle("fit", typed, {"train": loader(), "validation": loader()}, epochs=1)
+    assert typed.types == {expected}
+    assert heard == {torch.float32}
+
+
+def test_the_events_of_an_optimization_reach_the_listeners(training: Training) -> None:
+    """Backward passes and real steps, at their place in the life of a batch, and only while somebody listens."""
+    log = written(training.producer)
+    model = Typed()
+    training.handle("fit", model, {"train": loader(2)}, epochs=1)
+    batch = ["BatchStarted", "GradientsUpdated", "OptimizerStepped", "BatchEnded"]
+    assert names(log) == [
+        *["ProcessStarted", "TrainingStarted", "EpochStarted"],
+        *batch * 2,
+        *["Trained", "EpochEnded", "TrainingEnded"],
+    ]
+    gradients = [event for event in log if isinstance(event, GradientsUpdated)]
+    assert [(event.optimizer, event.index, event.steps) for event in gradients] == [("optimizer", 0, True)] * 2
+    assert model.__dict__["progress"].step == 2
+
+
+def test_an_incomplete_last_group_is_stepped_on(training: Training) -> None:
+    """Five batches in groups of two make three steps; a run that is cut in a group makes no step for it."""
+    whole, cut = Typed(), Typed()
+    for model in (whole, cut):
+        model.optimization = Optimization(optim.SGD(model.nn.parameters(), lr=0.1), accumulate=2)
+    training.handle("fit", whole, {"train": loader(5)}, epochs=1)
+    training.handle("fit", cut, {"train": loader(5)}, samples=12)
+    assert whole.optimization.steps == 3
+    assert cut.optimization.steps == 1
 
 
 @pytest.mark.parametrize("budget", [{}, {"epochs": -1}, {"steps": 1.5}, {"seconds": float("nan")}, {"epochs": True}])

@@ -108,6 +108,11 @@ class Optimization:
         return {name: schedule.scheduler for name, schedule in schedules.items() if schedule is not None}
 
     @property
+    def precision(self) -> torch.dtype | None:
+        """The type that the forward pass computes in inside `autocast`; None for the types as they are."""
+        return self._dtype
+
+    @property
     def steps(self) -> int:
         """The real steps of all optimizers; one that a scaler skipped is none."""
         return sum(descent.steps for descent in self._descents.values())

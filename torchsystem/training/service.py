@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial, wraps
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -18,6 +19,7 @@ from torchsystem.training.budget import Budget
 from torchsystem.training.events import BatchEnded
 from torchsystem.training.loop import Epoch, Run, batches
 from torchsystem.training.metrics import Measures, Metric
+from torchsystem.training.optimization import Optimization
 from torchsystem.training.tracker import Clock
 from torchsystem.triggers import Trigger
 
@@ -59,11 +61,27 @@ class Settings(NamedTuple):
     precision: torch.dtype | None
     metrics: Mapping[str, Metric]
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context in which an aggregate computes."""
-        if self.precision is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.precision)
+    def computing(self, function: Callable[..., Any], aggregate: Aggregate) -> Callable[..., Any]:
+        """Return `function` of `aggregate` as it computes in the precision that is bound, or in that of its own.
+
+        What listeners and metrics compute is left alone.
+        """
+        context = self._context(aggregate)
+        if context is None:
+            return function
+
+        @wraps(function)
+        def compute(*args: Any, **kwargs: Any) -> Any:
+            with context():
+                return function(*args, **kwargs)
+
+        return compute
+
+    def _context(self, aggregate: Aggregate) -> Callable[[], AbstractContextManager[Any]] | None:
+        if self.precision is not None:
+            return partial(torch.autocast, self.device.type, self.precision)
+        own = (one for one in vars(aggregate).values() if isinstance(one, Optimization))
+        return next((one.autocast for one in own if one.precision is not None), None)
 
     def bring(self, loader: Loader) -> Loader:
         """Return the batches on the device; where they are made on it, the loader as it is."""
@@ -220,21 +238,21 @@ class Training(Service):
         aggregate: Any = epoch.run.aggregate  # its `fit` and `evaluate` are what the user makes them
         aggregate.phase = "train"
         measures, tracker = Measures(settings.metrics), epoch.run.tracker
-        fit, targets, update = aggregate.fit, targets_of(aggregate), measures.update
+        fit = settings.computing(aggregate.fit, aggregate)
+        targets, update = targets_of(aggregate), measures.update
         tells = epoch.run.producer.wants(BatchEnded)
-        with settings.autocast():
-            for batch in batches(epoch, settings.bring(loader), limit=limit):
-                predictions, loss = call(fit, batch)
-                update(predictions, targets(batch), loss, tracker.in_batch)
-                if tells:
-                    epoch.fitted = (predictions, loss.detach())
+        for batch in batches(epoch, settings.bring(loader), limit=limit):
+            predictions, loss = call(fit, batch)
+            update(predictions, targets(batch), loss, tracker.in_batch)
+            if tells:
+                epoch.fitted = (predictions, loss.detach())
         return measures.compute()
 
     def _judge(self, aggregate: Any, loader: Loader, limit: int | None, settings: Settings) -> dict[str, float]:
         aggregate.phase = "evaluation"
         measures = Measures(settings.metrics)
-        evaluate, targets = aggregate.evaluate, targets_of(aggregate)
-        with torch.no_grad(), settings.autocast():
+        evaluate, targets = settings.computing(aggregate.evaluate, aggregate), targets_of(aggregate)
+        with torch.no_grad():
             for number, batch in enumerate(settings.bring(loader)):
                 if number == limit:
                     break
