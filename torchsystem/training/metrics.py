@@ -16,7 +16,7 @@ from torchsystem.errors import InvalidMetric, NonFiniteLoss
 
 Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
-FOLD = 64  # batches: what is kept until then is small, and one operation then does for all of it
+FOLD = 256  # batches: what is kept until then is small, and a few operations then do for all of it
 
 
 def accuracy(predictions: Tensor, targets: Tensor) -> Tensor:
