@@ -4,8 +4,8 @@
 
 Both train the same small perceptron from the same weights on the same ready batches, so that nearly all time beyond the
 loop is the framework's own. "bare" is training and nothing else; "everything on" has per-batch loss and accuracy,
-TensorBoard, a checkpoint per epoch and early stopping. Runs take turns, and the median of the ratios of neighbours counts.
-Weights must be the same bit by bit. Python calls per batch are counted too: they know no noise.
+TensorBoard, a checkpoint per epoch and early stopping. Runs take turns, and the median of the ratios of neighbours
+counts. Weights must be the same bit by bit. Python calls per batch are counted too: they know no noise.
 
 `run_bare` and `run_real` are what independent benchmarks call.
 """
