@@ -12,14 +12,14 @@ from torchsystem.depends.unwind import Opened, close, refuse_second_yield, run, 
 class Unusual(Protocol):
     """Takes over the calls that the generated code does not carry out."""
 
-    def other(self, arguments: dict[str, object]) -> Any:
-        """Call the handler where the call is not the usual one, with all arguments by name."""
+    def other(self, values: tuple[object, ...]) -> Any:
+        """Call the handler where the call is not the usual one, with the values of all parameters."""
 
-    def enter(self, arguments: dict[str, object]) -> tuple[CallScope, Any]:
+    def enter(self, values: tuple[object, ...]) -> tuple[CallScope, Any]:
         """Open what a generator handler needs."""
         ...
 
-    async def enter_async(self, arguments: dict[str, object]) -> tuple[CallScope, Any]:
+    async def enter_async(self, values: tuple[object, ...]) -> tuple[CallScope, Any]:
         """Do the same for an async generator handler."""
         ...
 

@@ -7,7 +7,7 @@ made, for the usual call in which no dependency is passed by hand; all else goes
 
     def injected_train(model, device=_bound):
         if device is not _bound:
-            return _bound[-1].other({'model': model, 'device': device})
+            return _bound[-1].other((model, device))
         _handler, _make_device, _call = device
         try:
             _device = _make_device()

@@ -51,20 +51,23 @@ def managed_kind(dependency: object) -> Kind | None:
 def target(dependency: Callable[..., object]) -> Callable[..., object]:
     """Return what is really called: the generator function below a ``@contextmanager``, else ``dependency``."""
     function: Any = dependency
+    if type(function) is types.FunctionType and not function.__dict__:
+        return dependency
     if isinstance(function, partial):
         inner = target(function.func)
         return dependency if inner is function.func else partial(inner, *function.args, **function.keywords)
     if managed_kind(function) is None:
         return dependency
-    if isinstance(function, types.MethodType):
-        managed: Any = function.__func__
-        return types.MethodType(managed.__wrapped__, function.__self__)
-    return function.__wrapped__  # type: ignore[no-any-return]
+    managed: Any = getattr(function, "__func__", function)
+    inner = managed.__wrapped__
+    return types.MethodType(inner, function.__self__) if isinstance(function, types.MethodType) else inner
 
 
 def kind(dependency: Callable[..., object]) -> Kind:
     """Tell how ``dependency`` gives its value, by what it is and never by calling it."""
     function: Any = dependency
+    if type(function) is types.FunctionType and not function.__dict__:  # nothing is wrapped in it
+        return _KINDS.get(function.__code__.co_flags & _FLAGS, Kind.PLAIN)
     while isinstance(function, partial):
         function = function.func
     managed = managed_kind(function)
@@ -81,7 +84,7 @@ def kind(dependency: Callable[..., object]) -> Kind:
 
 def hidden_kind(function: Callable[..., object]) -> Kind | None:
     """Tell what a plain function hides that was wrapped around an async or generator function; None as a rule."""
-    if kind(function) is not Kind.PLAIN or not hasattr(function, "__wrapped__"):
+    if not hasattr(function, "__wrapped__") or kind(function) is not Kind.PLAIN:
         return None
     inner: Any = unwrapped(function)
     found = kind(inner)
@@ -104,6 +107,8 @@ def is_interface(dependency: object) -> bool:
     annotation excludes ``None`` (``def f() -> X | None: return None`` has the same bytecode as an empty body, so
     that only the annotation can tell).
     """
+    if type(dependency) is types.FunctionType and not dependency.__dict__:
+        return _has_empty_body(dependency) and not _may_return_none(dependency)
     while isinstance(dependency, partial):
         dependency = dependency.func
     dependency = typing.get_origin(dependency) or dependency

@@ -57,9 +57,10 @@ class Linker:
         """Have the binding made anew at the next call (the lock is held)."""
         self._cell.cell_contents = self._stale
 
-    def other(self, arguments: dict[str, object]) -> Any:
+    def other(self, values: tuple[object, ...]) -> Any:
         """Call the handler where the call is not the usual one: bound anew, or with dependencies passed by hand."""
         plan, binding = self._in_force()
+        arguments = _by_name(plan, values)
         if all(self._is_mark(arguments[name]) for name in plan.needs):
             positional, keywords = spread(plan.parameters, arguments | dict.fromkeys(plan.needs, binding))
             return self.function(*positional, **keywords)
@@ -135,14 +136,15 @@ class Linker:
         await scope.enter_async(plan, arguments)
         return scope, _prepared(plan, arguments)
 
-    def enter(self, arguments: dict[str, object]) -> tuple[CallScope, Any]:
+    def enter(self, values: tuple[object, ...]) -> tuple[CallScope, Any]:
         """Open what a generator handler needs; return the scope to close, and the handler's generator."""
-        scope = CallScope()
-        return scope, self._entered(scope, self._in_force()[0], arguments)()
+        scope, plan = CallScope(), self._in_force()[0]
+        return scope, self._entered(scope, plan, _by_name(plan, values))()
 
-    async def enter_async(self, arguments: dict[str, object]) -> tuple[CallScope, Any]:
+    async def enter_async(self, values: tuple[object, ...]) -> tuple[CallScope, Any]:
         """Do the same for an async generator handler."""
-        scope, call = await self._entered_async(self._in_force()[0], arguments)
+        plan = self._in_force()[0]
+        scope, call = await self._entered_async(plan, _by_name(plan, values))
         return scope, call()
 
 
@@ -156,6 +158,10 @@ def _dressed(function: types.FunctionType, handler: Any) -> types.FunctionType:
         function.__dict__.update(handler.__dict__)
     function.__dict__["__wrapped__"] = handler
     return function
+
+
+def _by_name(plan: Plan, values: tuple[object, ...]) -> dict[str, object]:
+    return {parameter.name: value for parameter, value in zip(plan.parameters, values, strict=True)}
 
 
 def _prepared(plan: Plan, arguments: dict[str, object]) -> Callable[[], Any]:

@@ -108,7 +108,8 @@ class Writer:
         return ", ".join(written)
 
     def _arguments(self) -> str:
-        return "{" + ", ".join(f"{q.name!r}: {q.name}" for q in self.plan.parameters) + "}"
+        names = [parameter.name for parameter in self.plan.parameters]
+        return f"({', '.join(names)}{',' if len(names) == 1 else ''})"
 
     def _guards(self) -> None:
         """Leave for the linker whenever the call is not the usual one."""
