@@ -327,6 +327,29 @@ def test_deepcopy_is_a_whole_independent_aggregate() -> None:
     assert list(model.events.queue) == [StopIteration]
 
 
+def test_handlers_that_are_methods_of_parts_follow_a_deepcopy() -> None:
+    """A handler that is a method of what an aggregate holds is one of the copy's, whenever that was assigned."""
+
+    class Recorder:
+        def __init__(self) -> None:
+            self.heard: list[str] = []
+
+        def hear(self, event: str) -> None:
+            self.heard.append(event)
+
+    class Recorded(Aggregate):
+        def __init__(self) -> None:
+            super().__init__()
+            self.recorder = Recorder()
+            self.events.handlers[str] = self.recorder.hear
+
+    recorded = Recorded()
+    twin = deepcopy(recorded)
+    twin.events.handle("only here")
+    assert twin.recorder.heard == ["only here"]
+    assert recorded.recorder.heard == []
+
+
 def test_pickle_keeps_all_but_the_handlers() -> None:
     """A pickled aggregate comes back whole, without the wiring, which may be unpicklable."""
     model = Model()

@@ -669,3 +669,96 @@ def test_what_is_made_of_parts_is_known_by_theirs() -> None:
         fresh.holder.optimizer.state[fresh.nn.weight]["momentum_buffer"],
         held.holder.optimizer.state[held.nn.weight]["momentum_buffer"],
     )
+
+
+def test_parameters_outside_the_state_dict_keep_their_moments() -> None:
+    """What a module leaves out of its `state_dict` is there all the same, and so is what its optimizer knows of it."""
+
+    class Adapted(Aggregate):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nn = nn.Linear(2, 2)
+            self.optimizer = optim.Adam(self.nn.parameters())
+            self.register_state_dict_post_hook(lambda _module, state, _prefix, _local: self.shorten(state))
+
+        def shorten(self, state: dict[str, Any]) -> None:
+            del state["nn.bias"]
+
+    adapted, fresh = Adapted(), Adapted()
+    adapted.nn(torch.ones(1, 2)).sum().backward()
+    adapted.optimizer.step()
+    fresh.restore(adapted.snapshot())
+    moments = fresh.optimizer.state[fresh.nn.bias]
+    assert torch.equal(moments["exp_avg"], adapted.optimizer.state[adapted.nn.bias]["exp_avg"])
+
+
+def test_parts_of_one_name_are_refused() -> None:
+    """Two parts that would have one name are refused, where one would be lost."""
+    model = Classifier()
+    model.schedules = {  # type: ignore[assignment]
+        1: lr_scheduler.StepLR(model.optimizer, 1),
+        "1": lr_scheduler.StepLR(model.optimizer, 2),
+    }
+    with pytest.raises(UnkeepableValue, match=r"two parts are called schedules\.1"):
+        model.snapshot()
+
+
+@pytest.mark.parametrize("kept_there", [True, False])
+def test_tensors_without_values_do_not_fit(kept_there: bool) -> None:  # noqa: FBT001 - both ways
+    """A module on the meta device has no values to keep or to restore, which torch would pass over in silence."""
+    real = Classifier(optimizer=lambda parameters: optim.SGD(parameters, lr=0.1))
+    with torch.device("meta"):
+        empty = Classifier(optimizer=lambda parameters: optim.SGD(parameters, lr=0.1))
+    kept, model = (empty, real) if kept_there else (real, empty)
+    with pytest.raises(SnapshotMismatch, match="meta device") as raised:
+        model.restore(kept.snapshot())
+    assert "nn.0.weight" in raised.value.different
+
+
+def test_a_part_that_refuses_leaves_all_as_it_was() -> None:
+    """If `load_state_dict` of a part fails, the parts before it, the optimizers and the modules are what they were."""
+
+    class Stubborn:
+        def state_dict(self) -> dict[str, int]:
+            return {"a": 1}
+
+        def load_state_dict(self, _state: dict[str, int]) -> None:
+            raise RuntimeError("no")
+
+    def make() -> Classifier:
+        model = Classifier(scheduler=lambda optimizer: lr_scheduler.StepLR(optimizer, 1))
+        model.stubborn = Stubborn()  # type: ignore[assignment]
+        return model
+
+    trained, model = make(), make()
+    trained.fit()
+    trained.epoch = 1
+    before = model.snapshot()
+    with pytest.raises(RuntimeError, match="no") as raised:
+        model.restore(trained.snapshot())
+    assert raised.value.__notes__ == ["in restoring stubborn"]
+    after = model.snapshot()
+    assert str(after) == str(before)
+    assert str(after["parts"]) != str(trained.snapshot()["parts"])
+
+
+def test_a_parameter_given_twice_is_kept_once() -> None:
+    """An optimizer may have a parameter twice in a group, of which torch only warns."""
+
+    def twice(parameters: Iterator[nn.Parameter]) -> optim.Optimizer:
+        first = next(parameters)
+        with pytest.warns(UserWarning, match="duplicate"):
+            return optim.SGD([first, first], lr=0.1, momentum=0.9)
+
+    trained, model = Classifier(optimizer=twice), Classifier(optimizer=twice)
+    trained.fit()
+    model.restore(trained.snapshot())
+    assert str(model.optimizer.state_dict()) == str(trained.optimizer.state_dict())
+
+
+def test_a_lazy_parameter_is_named() -> None:
+    """A parameter that has no shape yet cannot be kept; the error says which, and what to do."""
+    aggregate = Aggregate()
+    aggregate.nn = nn.LazyLinear(2)
+    with pytest.raises(UnkeepableValue, match=r"nn\.weight has no shape yet\. Call its module once"):
+        aggregate.snapshot()

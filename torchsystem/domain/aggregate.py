@@ -221,10 +221,14 @@ class Aggregate(Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out of copies and pickles what is this object's own: the methods that are compiled in it, say."""
+        """Leave out of copies and pickles what is this object's own: the methods that are compiled in it, say.
+
+        Events come last, so that in a deep copy their handlers find the copies of what they are methods of.
+        """
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
         wiring = state.pop("_wiring", ())
-        return {name: value for name, value in state.items() if name not in wiring}
+        kept = {name: value for name, value in state.items() if name not in wiring and name != "events"}
+        return kept | {name: state[name] for name in ("events",) if name in state}
 
 
 def _whole(epoch: Any) -> int:

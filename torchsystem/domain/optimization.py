@@ -92,7 +92,7 @@ class NamedOptimizer:
         """Return the state as torch gives it, and the names of its numbers."""
         state = self._optimizer.state_dict()
         numbers = chain.from_iterable(group["params"] for group in state["param_groups"])
-        return state, dict(zip(numbers, self._parameters, strict=True))
+        return state, dict(zip(dict.fromkeys(numbers), self._parameters, strict=True))
 
     def _revived(self, name: str, values: Plain) -> dict[str, Any]:
         parameter = self._parameters[name]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from torch.nn import Module
@@ -10,10 +12,11 @@ from torch.optim import Optimizer
 
 from torchsystem.domain.optimization import NamedOptimizer
 from torchsystem.domain.plain import Plain, like, plain
+from torchsystem.errors import UnkeepableValue
 from torchsystem.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -46,7 +49,7 @@ class Place(NamedTuple):
 
 
 class StatefulPart:
-    """Anything with ``state_dict`` and ``load_state_dict``, which alone knows what fits."""
+    """Anything with ``state_dict`` and ``load_state_dict``, which alone knows what fits, and so may fail late."""
 
     def __init__(self, place: Place) -> None:
         self._name = place.name
@@ -66,6 +69,10 @@ class StatefulPart:
         except BaseException as error:
             error.add_note(f"in restoring {self._name}")
             raise
+
+    def remember(self) -> Callable[[], object]:
+        """Return what puts back the state that it has now."""
+        return partial(self._value.load_state_dict, deepcopy(self._value.state_dict()))
 
 
 class ProgressPart:
@@ -93,6 +100,9 @@ def parts(root: Module, names: Names) -> dict[str, Part]:
 
     That is an attribute of a module, or stands in a list, a tuple or a dictionary that is one. What stands in several
     places is found once.
+
+    Raises:
+        UnkeepableValue: Two of them have one name, as what stands in a dictionary at ``1`` and at ``"1"`` has.
     """
     seen = {id(module) for module in root.modules()}
     found: dict[str, Part] = {}
@@ -101,6 +111,9 @@ def parts(root: Module, names: Names) -> dict[str, Part]:
         for name, value in vars(module).items():
             if name not in OF_TORCH:
                 for place in _within(Place(prefix + name, value, vars(module), name), seen):
+                    if place.name in found:
+                        message = f"two parts are called {place.name}: a snapshot has room for one. Rename one of them."
+                        raise UnkeepableValue(message)
                     found[place.name] = _part(place, names)
     return found
 

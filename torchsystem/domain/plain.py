@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any, TypeAlias, cast
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from torchsystem.errors import UnkeepableValue
 
@@ -24,8 +25,11 @@ def plain(value: Any, name: str) -> Plain:
         name: Where it stands, for whoever reads the error.
 
     Raises:
-        UnkeepableValue: It is, or holds, something else: a function, a set, an object.
+        UnkeepableValue: It is, or holds, something else: a function, a set, an object, a parameter without a shape.
     """
+    if is_lazy(value):
+        message = f"{name} has no shape yet. Call its module once, so that it is made, before taking a snapshot."
+        raise UnkeepableValue(message)
     if isinstance(value, Tensor):
         return gathered(value).detach().clone()
     if value is None or type(value) in {bool, int, float, str}:

@@ -13,6 +13,7 @@ Names are those that things have without the wrappers of ``torch.compile`` and o
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from torch import Tensor
@@ -20,14 +21,16 @@ from torch.nn.parameter import is_lazy
 
 from torchsystem.domain.misfits import Misfits
 from torchsystem.domain.names import Names, unwrapped
-from torchsystem.domain.parts import parts
+from torchsystem.domain.parts import StatefulPart, parts
 from torchsystem.domain.plain import Plain, like, plain, spread
 from torchsystem.errors import UnknownSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from torch.nn import Module
+
+    from torchsystem.domain.parts import Part
 
 Snapshot: TypeAlias = dict[str, Plain]
 
@@ -47,6 +50,8 @@ class State:
         names = Names(root)
         self._parts = parts(root, names)
         self._entries = {names.of(name): (name, value) for name, value in root.state_dict().items()}
+        unlisted = {str(names.of_parameter(parameter)): parameter for parameter in root.parameters()}
+        self._unlisted = {name: parameter for name, parameter in unlisted.items() if name not in self._entries}
         self._counters = {
             f"{names.of(f'{path}.') if path else ''}{counter}": (module, counter)
             for path, module in root.named_modules()
@@ -87,8 +92,7 @@ class State:
             part.compare(kept[name], misfits)
         misfits.refuse(type(self._root).__qualname__)
 
-        for name, part in shared.items():
-            part.restore(kept[name], weights)
+        self._restore_parts(shared, kept, self._unlisted | weights)
         entries = {
             self._entries[name][0]: _in_place_of(self._entries[name][1], value) for name, value in weights.items()
         }
@@ -99,12 +103,29 @@ class State:
         ) in self._counters.items():  # the outer ones first, whose phase is that of all inside
             _count(module, counter, counters.get(name, vars(module)[counter]))
 
+    def _restore_parts(self, shared: dict[str, Part], kept: Plain, weights: Mapping[str, Tensor]) -> None:
+        """Restore those first that alone know what fits; if one of them refuses, all are what they were."""
+        undo = []
+        try:
+            for name, part in sorted(shared.items(), key=lambda item: not isinstance(item[1], StatefulPart)):
+                if isinstance(part, StatefulPart):
+                    undo.append(part.remember())
+                part.restore(kept[name], weights)
+        except BaseException:
+            for put_back in undo:
+                with suppress(Exception):  # whoever has refused may refuse again
+                    put_back()
+            raise
+
     def _fits(self, name: str, value: Plain, misfits: Misfits) -> bool:
         if name not in self._entries:
             return False
         mine = self._entries[name][1]
         if not isinstance(mine, Tensor) or is_lazy(mine):
             return True
+        if isinstance(value, Tensor) and value.is_meta != mine.is_meta:
+            misfits.differ(name, "on the meta device in one of both: it has no values there")
+            return False
         if isinstance(value, Tensor) and value.shape == mine.shape:
             return True
         shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__qualname__
