@@ -166,3 +166,28 @@ def test_what_stands_beside_the_model_is_handed_on() -> None:
     compiler.remove("freeze")
     compiler.step(before="load_weights")(move_to("cpu"))
     assert [step.__name__ for step in compiler.steps] == ["<lambda>", "move_to", "move_to", "load_weights"]
+
+
+def test_freeze_refuses_to_freeze_nothing() -> None:
+    """Without a pattern nothing would be frozen, which is refused where it is written."""
+    with pytest.raises(UnmatchedPattern, match=r"freeze\('\*'\)"):
+        freeze()
+
+
+def test_a_shared_parameter_is_frozen_by_any_of_its_names() -> None:
+    """A parameter that stands in two places has two names, and each of them fits."""
+    model = nn.ModuleDict({"embedding": nn.Embedding(3, 2), "head": nn.Linear(2, 3, bias=False)})
+    model["head"].weight = model["embedding"].weight
+    freeze("head.weight")(model)
+    assert not model["embedding"].weight.requires_grad
+
+
+def test_steps_know_parameters_without_the_wrapper_of_torch_compile() -> None:
+    """A network that `torch.compile` wraps inside an aggregate is loaded and frozen by the names it has without."""
+    source, model = Model().state_dict(), Model()
+    model.nn = torch.compile(model.nn, backend="eager")  # type: ignore[assignment]
+    source = {name: torch.ones_like(tensor) for name, tensor in source.items()}
+    load_weights(source)(model)
+    freeze("nn.0.*")(model)
+    assert all((parameter == 1).all() for parameter in model.parameters())
+    assert [parameter.requires_grad for parameter in model.parameters()] == [False] * 2 + [True] * 4

@@ -75,8 +75,10 @@ def load_weights(source: Weights | Callable[..., Weights], *, into: str = "") ->
     given: Any = Depends(source) if callable(source) else source
 
     def load(module: Module, *others: Any, source: Any = given) -> Any:
-        weights = {WRAPPED.sub("", name): tensor for name, tensor in _read(source).items()}
         target = module.get_submodule(into)
+        names = {WRAPPED.sub("", name): name for name in target.state_dict()}
+        weights = {WRAPPED.sub("", name): tensor for name, tensor in _read(source).items()}
+        weights = {names.get(name, name): tensor for name, tensor in weights.items()}
         target.load_state_dict(weights)
         where = "a state_dict" if isinstance(source, Mapping) else os.fspath(source)
         logger.info("loaded %d tensors from %s into %s", len(weights), where, into or type(module).__qualname__)
@@ -89,18 +91,22 @@ def freeze(*patterns: str) -> Step:
     """Make a step after which parameters require no gradient.
 
     Args:
-        patterns: Names of parameters, with ``*`` for any part of a name: ``"nn.encoder.*"``.
+        patterns: Names of parameters, with ``*`` for any part of a name: ``"nn.encoder.*"``. One that is shared has
+            several.
 
     Raises:
-        UnmatchedPattern: Raised by the step: there is no parameter of such a name.
+        UnmatchedPattern: There is no pattern; or, raised by the step, no parameter of such a name.
     """
+    if not patterns:
+        message = "freeze() freezes nothing. Name the parameters: freeze('nn.encoder.*'), or freeze('*') for all."
+        raise UnmatchedPattern(message)
 
     def frozen(module: Module, *others: Any) -> Any:
-        parameters = dict(module.named_parameters())
+        parameters = {WRAPPED.sub("", name): value for name, value in module.named_parameters(remove_duplicate=False)}
         for pattern in patterns:
             names = [name for name in parameters if fnmatchcase(name, pattern)]
             if not names:
-                message = f"freeze({pattern!r}) fits none of the parameters {', '.join(list(parameters)[:20])}, ..."
+                message = f"freeze({pattern!r}) fits none of the parameters {', '.join(list(parameters)[:20])}"
                 raise UnmatchedPattern(message)
             for name in names:
                 parameters[name].requires_grad = False
