@@ -630,3 +630,30 @@ def test_an_option_that_torch_does_not_know_is_refused_at_once(options: dict[str
         compile(model, **options)
     assert train(model)
     assert graphs() == 0
+
+
+def test_what_yields_or_waits_is_no_mistake() -> None:
+    """A call of a generator or of an async function runs nothing yet, so the first use is looked for elsewhere."""
+
+    class Yielding(Classifier):
+        def evaluate(self, batches: list[torch.Tensor]) -> Iterator[torch.Tensor]:  # type: ignore[override]
+            for batch in batches:
+                yield self.nn(batch)
+
+    class Idle(Yielding):
+        def fit(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+            return x, y
+
+    model = compile(Yielding(), backend="eager")
+    assert len(list(model.evaluate([X, X]))) == 2
+    assert graphs() > 0
+    with pytest.raises(NothingCaptured):
+        compile(Idle(), backend="eager").fit(X, Y)
+
+
+def test_step_without_steps_is_refused() -> None:
+    """`step=True` is an error where there is neither a `fit` nor an optimizer, since it would do nothing."""
+    model = Aggregate()
+    model.nn = nn.Linear(2, 2)
+    with pytest.raises(InvalidCompileOption, match="no optimizer inside"):
+        compile(model, backend="eager", step=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torchsystem.compiler.hooks import Hooks
 from torchsystem.compiler.optimizers import optimizers, separate_step, traceable_zero_grad
 from torchsystem.compiler.regions import Function, Region, Settings, stance, with_own_code
+from torchsystem.depends.kinds import Kind, kind
 from torchsystem.errors import NothingCaptured
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Compilation:
             self._compile_modules()
         if settings.step:
             self._compile_step()
-        uses = [use for use in USES if hasattr(aggregate, use)] or [CALL]
+        uses = [use for use in USES if _runs_when_called(getattr(aggregate, use, None))] or [CALL]
         self._verifications = [self._replace(aggregate, use, self._verified(use)) for use in uses]
 
     @staticmethod
@@ -173,6 +174,11 @@ def repeated_blocks(root: Module) -> dict[type, list[Module]]:
 def _is_block(module: Module) -> bool:
     made_of_others = next(module.children(), None) is not None
     return made_of_others and type(module).__module__ != CONTAINERS and next(module.parameters(), None) is not None
+
+
+def _runs_when_called(use: Any) -> bool:
+    """Tell whether a call is a use: that of a generator, or of an async function, runs nothing of it yet."""
+    return use is not None and kind(use) is Kind.PLAIN
 
 
 def _call(module: Module, *args: Any, **kwargs: Any) -> Any:

@@ -15,6 +15,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from torchsystem.compiler.compilation import Compilation, repeated_blocks
+from torchsystem.compiler.optimizers import optimizers
 from torchsystem.compiler.recognition import is_aggregate, wrapped_aggregate
 from torchsystem.compiler.regions import Settings
 from torchsystem.errors import InvalidCompileOption, MissingCompiler, NothingCaptured, WrappedAggregate
@@ -81,8 +82,8 @@ def compile(  # noqa: A001
 
     Raises:
         WrappedAggregate: The target is what ``torch.compile`` made of an aggregate.
-        InvalidCompileOption: An option for aggregates is given for something else, or ``regional`` for an aggregate
-            in which nothing is repeated.
+        InvalidCompileOption: An option for aggregates is given for something else, ``regional`` for an aggregate in
+            which nothing is repeated, or ``step`` for one that has no steps.
         MissingCompiler: There is no C++ compiler, and it is required.
         NothingCaptured: There is nothing to compile yet; or, raised by the first use, nothing was captured in it.
 
@@ -123,6 +124,9 @@ def compile(  # noqa: A001
         raise NothingCaptured(message)
     if regional and not repeated_blocks(target):
         message = f"compile({name}, regional=True): no kind of block is repeated in it. Leave the option out."
+        raise InvalidCompileOption(message)
+    if step and not hasattr(target, "fit") and next(optimizers(target), None) is None:
+        message = f"compile({name}, step=True): it has no `fit`, and no optimizer inside. Leave the option out."
         raise InvalidCompileOption(message)
     if _can_be_compiled(target, options, required=required):
         Compilation(target, settings)
