@@ -11,6 +11,7 @@ import io
 import logging
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -657,3 +658,35 @@ def test_step_without_steps_is_refused() -> None:
     model.nn = nn.Linear(2, 2)
     with pytest.raises(InvalidCompileOption, match="no optimizer inside"):
         compile(model, backend="eager", step=True)
+
+
+@pytest.mark.parametrize("outer_first", [True, False])
+@pytest.mark.parametrize("used_before", [True, False])
+def test_an_aggregate_in_an_aggregate_may_be_compiled_too(outer_first: bool, used_before: bool) -> None:  # noqa: FBT001
+    """Both may be compiled, in either order: whichever captures, it is no false alarm of the other."""
+
+    class Outer(Aggregate):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Classifier()
+
+        def fit(self, x: torch.Tensor, y: torch.Tensor) -> Any:
+            return self.inner.fit(x, y)
+
+    outer = Outer()
+    for model in (outer, outer.inner) if outer_first else (outer.inner, outer):
+        compile(model, backend="eager")
+    if used_before:
+        outer.inner.evaluate(X, Y)
+    outer.fit(X, Y)
+    assert graphs() > 0
+
+
+def test_threads_may_share_the_first_use() -> None:
+    """What runs eagerly because another thread is compiling just then is no false alarm."""
+    model = compile(Classifier(), backend="eager").eval()
+    expected = Classifier().eval()(X).argmax(1)
+    with ThreadPoolExecutor(4) as pool:
+        for predictions, _ in pool.map(lambda _: model.evaluate(X, Y), range(8)):
+            assert torch.equal(predictions, expected)
+    assert graphs() > 0

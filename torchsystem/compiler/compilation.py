@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from torchsystem.compiler.hooks import Hooks
 from torchsystem.compiler.optimizers import optimizers, separate_step, traceable_zero_grad
-from torchsystem.compiler.regions import Function, Region, Settings, stance, with_own_code
+from torchsystem.compiler.regions import Function, Region, Settings, graphs, stance, with_own_code
 from torchsystem.depends.kinds import Kind, kind
 from torchsystem.errors import NothingCaptured
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch.nn import Module
 
@@ -64,8 +64,10 @@ class Compilation:
         self._name = type(aggregate).__qualname__
         self._settings = settings
         self._hooks = Hooks(aggregate)
-        self._regions: list[Region] = []
+        self.regions: list[Region] = []
         self._replacements: list[Replacement] = []
+        for compilation in self._inside():  # what is compiled around it has its modules now, and is verified itself
+            compilation.settle()
         vars(aggregate).update(_compilation=self, _wiring=set())
         if settings.regional:
             self._compile_blocks()
@@ -93,6 +95,11 @@ class Compilation:
             replacement.undo()
         vars(self._aggregate).pop("_wiring", None)
 
+    def settle(self) -> None:
+        """Look no more whether something is captured."""
+        for verification in self._verifications:
+            verification.undo()
+
     def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         """Be nothing in a copy: compiled code belongs to the object that it was compiled for."""
         return _left_behind, (self._name,)
@@ -118,9 +125,19 @@ class Compilation:
             self._replace(optimizer, "step", separate_step(optimizer, region))
             self._replace(optimizer, "zero_grad", traceable_zero_grad(optimizer))
 
+    def _inside(self) -> Iterator[Compilation]:
+        """Find what is compiled of the aggregate and of those inside it."""
+        for module in self._aggregate.modules():
+            compilation = vars(module).get("_compilation")
+            if isinstance(compilation, Compilation):
+                yield compilation
+
+    def _has_captured(self) -> bool:
+        return any(region.captured for compilation in self._inside() for region in compilation.regions)
+
     def _region(self, name: str, function: Function) -> Region:
         region = Region(name, function, self._hooks, self._settings)
-        self._regions.append(region)
+        self.regions.append(region)
         return region
 
     def _replace(self, owner: Any, name: str, value: object) -> Replacement:
@@ -133,15 +150,19 @@ class Compilation:
 
     def _verified(self, use: str) -> Function:
         """Watch the first use: a graph is captured in it, or everything runs as if nothing had been compiled."""
+        from torch.compiler import is_compiling  # noqa: PLC0415 - so that importing the compiler stays quick
+
         function: Function = getattr(self._aggregate, use) or MethodType(_call, self._aggregate)
 
         @functools.wraps(function)
         def first(*args: Any, **kwargs: Any) -> Any:
+            if is_compiling():  # be traced; or run eagerly, as regions do while another thread compiles
+                return function(*args, **kwargs)
+            before = graphs()
             result = function(*args, **kwargs)
-            if any(region.captured for region in self._regions):
-                for verification in self._verifications:
-                    verification.undo()
-            elif stance() == "default":
+            if self._has_captured():
+                self.settle()
+            elif graphs() == before and stance() == "default":
                 raise NothingCaptured(self._escape(use))
             return result
 
@@ -149,13 +170,13 @@ class Compilation:
 
     def _escape(self, use: str) -> str:
         name = f"{self._name}.{use}" if use in USES else self._name
-        entered = [region.name for region in self._regions if region.captured is False]
+        entered = [region.name for region in self.regions if region.captured is False]
         if entered:
             return (
                 f"{name} ran, and torch.compile captured nothing of {', '.join(entered)}. "
                 f"Run it with TORCH_LOGS=graph_breaks to see why, or do without compile({self._name})."
             )
-        modules = [region.name for region in self._regions]
+        modules = [region.name for region in self.regions]
         return (
             f"{name} ran, and called none of what is compiled ({', '.join(modules)}). "
             f"Call modules, `self.nn(x)`, and not their `forward`, or do without compile({self._name})."

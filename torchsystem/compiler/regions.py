@@ -79,14 +79,14 @@ class Region:
         if stance() == "force_eager":
             return self._function(*args, **kwargs)
         self._settings.use_cache()
-        graphs, breaks = counters["stats"]["unique_graphs"], counters["graph_break"].total()
+        before, breaks = graphs(), counters["graph_break"].total()
         run = self._compiled(_frame(self._function))
         with warnings.catch_warnings():
             # What torch says of its own code. It hides the first itself, but not where warnings are errors.
             warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
             result = run(*args, **kwargs)
-        self.captured = counters["stats"]["unique_graphs"] > graphs
+        self.captured = graphs() > before
         self._run = run if counters["graph_break"].total() == breaks else self._compiled(_bare_frame(self._function))
         return result
 
@@ -95,6 +95,13 @@ class Region:
 
         compiled: Function = torch_compile(with_own_code(frame), **self._settings.options)
         return compiled
+
+
+def graphs() -> int:
+    """Count the graphs that dynamo has captured in this process."""
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
 
 
 def stance() -> str:
