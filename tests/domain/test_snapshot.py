@@ -762,3 +762,22 @@ def test_a_lazy_parameter_is_named() -> None:
     aggregate.nn = nn.LazyLinear(2)
     with pytest.raises(UnkeepableValue, match=r"nn\.weight has no shape yet\. Call its module once"):
         aggregate.snapshot()
+
+
+@pytest.mark.parametrize("nothing", [None, [], "a path"])
+def test_what_is_no_dictionary_is_no_snapshot(nothing: Any) -> None:
+    """What somebody gives who has found no snapshot is refused as what it is."""
+    with pytest.raises(UnknownSnapshot, match="this is no snapshot, but"):
+        Classifier().restore(nothing)
+
+
+@pytest.mark.parametrize(("counter", "value"), [("phase", "trian"), ("phase", None), ("epoch", "7"), ("epoch", 1.0)])
+def test_counters_that_could_not_be_assigned_do_not_fit(counter: str, value: object) -> None:
+    """A snapshot puts no phase and no epoch in place that nobody could assign."""
+    model, snapshot = Classifier(), Classifier().snapshot()
+    snapshot["counters"][counter] = value
+    with pytest.raises(SnapshotMismatch, match="is wanted") as raised:
+        model.restore(snapshot)
+    assert list(raised.value.different) == [counter]
+    model.restore(snapshot, accept=counter)
+    assert (model.phase, model.epoch) == ("train", 0)

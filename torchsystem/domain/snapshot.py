@@ -13,6 +13,7 @@ Names are those that things have without the wrappers of ``torch.compile`` and o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,7 +27,7 @@ from torchsystem.domain.plain import Plain, like, plain, spread
 from torchsystem.errors import UnknownSnapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from torch.nn import Module
 
@@ -86,6 +87,7 @@ class State:
         misfits.compare(self._counters, counters)
         misfits.compare(self._entries, weights)
         misfits.compare(self._parts, kept)
+        counts = {name: value for name, value in counters.items() if _can_count(name, value, misfits)}
         weights = {name: value for name, value in weights.items() if self._fits(name, value, misfits)}
         shared = {name: part for name, part in self._parts.items() if name in kept}
         for name, part in shared.items():
@@ -97,11 +99,9 @@ class State:
             self._entries[name][0]: _in_place_of(self._entries[name][1], value) for name, value in weights.items()
         }
         self._root.load_state_dict(entries, strict=False)
-        for name, (
-            module,
-            counter,
-        ) in self._counters.items():  # the outer ones first, whose phase is that of all inside
-            _count(module, counter, counters.get(name, vars(module)[counter]))
+        # The outer ones first, whose phase is that of all inside.
+        for name, (module, counter) in self._counters.items():
+            _count(module, counter, counts.get(name, vars(module)[counter]))
 
     def _restore_parts(self, shared: dict[str, Part], kept: Plain, weights: Mapping[str, Tensor]) -> None:
         """Restore those first that alone know what fits; if one of them refuses, all are what they were."""
@@ -138,6 +138,16 @@ def _in_place_of(mine: Any, value: Plain) -> Any:
     return spread(revived, mine) if isinstance(mine, Tensor) else revived
 
 
+def _can_count(name: str, value: Plain, misfits: Misfits) -> bool:
+    if name.rpartition(".")[2] == "epoch":
+        fits, wanted = type(value) is int, "an int"
+    else:
+        fits, wanted = value in ("train", "evaluation"), "'train' or 'evaluation'"
+    if not fits:
+        misfits.differ(name, f"{value!r}, where {wanted} is wanted")
+    return fits
+
+
 def _count(module: Any, counter: str, value: Any) -> None:
     """Set a counter as it was, which is no change that a hook should hear of."""
     if counter == "phase" and value != module.phase:
@@ -147,6 +157,9 @@ def _count(module: Any, counter: str, value: Any) -> None:
 
 
 def _check(snapshot: Snapshot) -> None:
+    if not isinstance(snapshot, Mapping):
+        message = f"this is no snapshot, but {snapshot!r}. Restore what aggregate.snapshot() gave."
+        raise UnknownSnapshot(message)
     version = snapshot.get("version")
     if version != VERSION or not {"counters", "modules", "parts"} <= snapshot.keys():
         message = (
