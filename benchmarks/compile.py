@@ -6,7 +6,8 @@ Each model is trained eagerly, with its forward compiled, and with its whole ste
 one would write, and in place. Of each: how long the first step took (with an empty cache, so that code is generated and
 built), how many graphs were captured, how long a step takes after that, and its ratio to an eager one, measured in
 turns, in processor time. (Torch remembers in a process what it has built, so that the first way of an extent builds for
-the others.) At most 1.05 of the best way by hand of the same extent is what is wanted; exits with 1 where that is missed.
+the others.) At most 1.05 of the best way by hand of the same extent is what is wanted; exits with 1 where that is
+missed.
 """
 
 from __future__ import annotations
