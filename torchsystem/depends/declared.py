@@ -43,6 +43,10 @@ def _evaluated(function: Callable[..., object], name: str, annotation: object) -
         annotation = annotation.__forward_arg__
     if not isinstance(annotation, str):
         return annotation
+    if type(function) is types.FunctionType and function.__qualname__.isidentifier():
+        known = function.__globals__.get(annotation)  # nothing stands between a function of a module and its globals
+        if isinstance(known, type):
+            return known
     resolved: object = evaluate_but_for_unknown(annotation, function)
     has_marks = any(True for _ in _walk(resolved))
     if not has_marks and any(value is Depends for value in names_in(annotation, function)):
