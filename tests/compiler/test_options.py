@@ -87,6 +87,19 @@ def test_regional_compiles_repeated_blocks_once() -> None:
     assert graphs() == few <= 3
 
 
+def test_regional_leaves_containers_alone() -> None:
+    """A container is no block, be there several of them: what it contains may differ."""
+    model = Deep()
+    model.nn = nn.Sequential(nn.Sequential(*model.nn[:4]), nn.Sequential(*model.nn[4:]))
+    compile(model, backend="eager", regional=True)
+    train(model)
+    whole = graphs()
+    torch.compiler.reset()
+    counters.clear()
+    train(compile(Deep(), backend="eager", regional=True))
+    assert graphs() == whole
+
+
 def test_regional_needs_something_repeated() -> None:
     """Where no kind of block is repeated, `regional=True` would compile nothing, and is refused."""
     for depth in (0, 1):
@@ -123,7 +136,7 @@ def test_a_regional_copy_is_eager() -> None:
 @pytest.mark.parametrize("optimizer", [optim.SGD, optim.RMSprop, optim.Adadelta, optim.Adam, optim.AdamW])
 def test_a_schedule_does_not_compile_for_each_rate(optimizer: Any) -> None:
     """With `step=True`, a learning rate that changes at every step is no new graph each time."""
-    eager, compiled = Deep(1, optimizer), compile(Deep(1, optimizer), backend="eager", step=True)
+    eager, compiled = Deep(1, optimizer), compile(Deep(1, optimizer), backend="aot_eager", step=True)
     schedules = [optim.lr_scheduler.ExponentialLR(model.optimizer, 0.9) for model in (eager, compiled)]
     losses: list[list[float]] = [[], []]
     for _ in range(4):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchsystem.compiler.hooks import Hooks
 from torchsystem.compiler.optimizers import optimizers, separate_step, traceable_zero_grad
-from torchsystem.compiler.regions import Function, Region, Settings, graphs, stance, with_own_code
+from torchsystem.compiler.regions import Function, Region, Settings, graphs, stance
 from torchsystem.depends.kinds import Kind, kind
 from torchsystem.errors import NothingCaptured
 
@@ -118,10 +118,10 @@ class Compilation:
     def _compile_step(self) -> None:
         aggregate: Any = self._aggregate
         if hasattr(aggregate, "fit"):
-            region = self._region(f"{self._name}.fit", with_own_code(aggregate.fit))
+            region = self._region(f"{self._name}.fit", aggregate.fit, isolated=True)
             self._replace(aggregate, "fit", _passing_for(aggregate.fit, region))
         for name, optimizer in optimizers(aggregate):
-            region = self._region(f"{name}.step", optimizer.step)
+            region = self._region(f"{name}.step", optimizer.step, isolated=True)
             self._replace(optimizer, "step", separate_step(optimizer, region))
             self._replace(optimizer, "zero_grad", traceable_zero_grad(optimizer))
 
@@ -135,8 +135,8 @@ class Compilation:
     def _has_captured(self) -> bool:
         return any(region.captured for compilation in self._inside() for region in compilation.regions)
 
-    def _region(self, name: str, function: Function) -> Region:
-        region = Region(name, function, self._hooks, self._settings)
+    def _region(self, name: str, function: Function, *, isolated: bool = False) -> Region:
+        region = Region(name, function, self._hooks, self._settings, isolated=isolated)
         self.regions.append(region)
         return region
 

@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import FunctionType, MethodType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,12 +50,16 @@ class Region:
         function: What to compile.
         hooks: The hooks that may be traced into it.
         settings: How to compile.
+        isolated: Whether what is compiled is for this region alone, and counted for it alone. A function in which
+            graphs break, as they do at ``backward``, leaves code to compile that others have too: that of an optimizer.
 
     Attributes:
         captured: Whether the first call captured a graph; None before that.
     """
 
-    def __init__(self, name: str, function: Function, hooks: Hooks, settings: Settings) -> None:
+    def __init__(
+        self, name: str, function: Function, hooks: Hooks, settings: Settings, *, isolated: bool = False
+    ) -> None:
         from torch.compiler import is_compiling
 
         self.name = name
@@ -63,6 +67,7 @@ class Region:
         self._function = function
         self._hooks = hooks
         self._settings = settings
+        self._isolated = isolated
         self._is_compiling = is_compiling
         self._run = self._first
 
@@ -80,20 +85,22 @@ class Region:
             return self._function(*args, **kwargs)
         self._settings.use_cache()
         before, breaks = graphs(), counters["graph_break"].total()
-        run = self._compiled(_frame(self._function))
+        run = self._compiled((_bare_frame if self._isolated else _frame)(self._function))
         with warnings.catch_warnings():
             # What torch says of its own code. It hides the first itself, but not where warnings are errors.
             warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
             warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
             result = run(*args, **kwargs)
         self.captured = graphs() > before
-        self._run = run if counters["graph_break"].total() == breaks else self._compiled(_bare_frame(self._function))
+        broken = counters["graph_break"].total() > breaks
+        self._run = self._compiled(_bare_frame(self._function)) if broken and not self._isolated else run
         return result
 
     def _compiled(self, frame: Function) -> Function:
         from torch import compile as torch_compile
 
-        compiled: Function = torch_compile(with_own_code(frame), **self._settings.options)
+        options: dict[str, Any] = {"isolate_recompiles": self._isolated, **self._settings.options}
+        compiled: Function = torch_compile(_with_own_code(frame), **options)
         return compiled
 
 
@@ -134,13 +141,6 @@ def _bare_frame(function: Function) -> Function:
     return frame
 
 
-def with_own_code(function: Function) -> Function:
-    """Copy a function, or a method, with its code: dynamo keeps what it compiled by code, and counts by it."""
-    if isinstance(function, MethodType):
-        return MethodType(with_own_code(function.__func__), function.__self__)
-    if not isinstance(function, FunctionType):
-        return function
-    code = function.__code__.replace()
-    twin = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    twin.__kwdefaults__ = function.__kwdefaults__
-    return twin
+def _with_own_code(frame: Any) -> Function:
+    """Copy a frame with its code: dynamo keeps what it compiled by code, and counts by it."""
+    return FunctionType(frame.__code__.replace(), frame.__globals__, frame.__name__, None, frame.__closure__)
