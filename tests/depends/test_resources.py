@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import subprocess
 import sys
@@ -10,25 +11,30 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import repeat
+from pathlib import Path
 
 from torchsystem.depends import Depends, Provider, inject
 
 
-def cpu_of(statement: str) -> float:
-    """Return the CPU seconds that a fresh interpreter takes for `statement`, the least of several runs."""
+def cpu_of(statement: str, cache: Path) -> float:
+    """Return the CPU seconds that a fresh interpreter takes for `statement`, the least of several runs.
+
+    What the first run compiles, the others find in `cache`, as they would on a machine that keeps byte code.
+    """
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache)}
     least = float("inf")
     for _ in range(7):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", statement], check=True)  # noqa: S603
+        subprocess.run([sys.executable, "-c", statement], check=True, env=environment)  # noqa: S603
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         least = min(least, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     return least
 
 
-def test_importing_it_is_quick() -> None:
-    """It takes no more than four times what `inspect` alone takes beyond a bare interpreter: about 25 ms."""
-    bare = cpu_of("pass")
-    assert cpu_of("import torchsystem.depends") - bare <= 4 * (cpu_of("import inspect") - bare)
+def test_importing_it_is_quick(tmp_path: Path) -> None:
+    """It takes no more than two and a half times what `inspect` alone takes beyond a bare interpreter: about 25 ms."""
+    bare, inspect = cpu_of("pass", tmp_path), cpu_of("import inspect", tmp_path)
+    assert cpu_of("import torchsystem.depends", tmp_path) - bare <= 2.5 * (inspect - bare)
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
