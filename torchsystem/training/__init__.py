@@ -1,9 +1,11 @@
 """The life of a run: the loop, ready made or as generators for one's own, and its events.
 
 ```python
-from torch import nn, optim, tensor
+from torch import manual_seed, nn, optim, tensor
 
 from torchsystem.training import EarlyStopping, Supervised, Training, accuracy, device, metrics
+
+manual_seed(0)
 
 training = Training()
 training.override(device, lambda: "cpu")
@@ -11,7 +13,7 @@ training.override(metrics, lambda: {"accuracy": accuracy})
 training.producer.register(EarlyStopping("validation/loss", "min", patience=3))
 
 network = nn.Linear(2, 2)
-model = Supervised(network, nn.CrossEntropyLoss(), optim.SGD(network.parameters(), lr=0.1))
+model = Supervised(network, nn.CrossEntropyLoss(), optim.SGD(network.parameters(), lr=1.0))
 loader = [(tensor([[0.0, 1.0], [1.0, 0.0]]), tensor([1, 0]))]
 history = training.handle("fit", model, {"train": loader, "validation": loader}, epochs=10)
 
