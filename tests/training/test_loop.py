@@ -398,6 +398,23 @@ def test_train_and_validate_can_be_called_alone(training: Training) -> None:
     assert [name for name in names(log) if not name.startswith("Batch")] == ["Trained", "Validated"]
 
 
+@pytest.mark.parametrize(("action", "moment"), [("train", Trained), ("train", BatchEnded), ("validate", Validated)])
+def test_a_stop_reaches_whoever_calls_for_one_split(training: Training, action: str, moment: type) -> None:
+    """There is no run to end: the caller gets what the listener asked for, after the split's facts are out."""
+    log = written(training.producer)
+    asking = Consumer()
+
+    def ask(event: object) -> None:
+        raise StopIteration("enough")
+
+    ask.__annotations__["event"] = moment
+    asking.handler(ask)
+    training.producer.register(asking)
+    with pytest.raises(StopIteration, match="enough"):
+        training.handle(action, Learner(), loader())
+    assert names(log)[-1] == ("Trained" if action == "train" else "Validated")
+
+
 def test_weights_are_those_of_a_hand_written_loop(training: Training) -> None:
     """Bit by bit."""
     ours, hand = Learner(), Learner()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, NamedTuple, TypeAlias
 
@@ -192,13 +193,14 @@ class Training(Service):
 
         Returns:
             The metrics, by name.
+
+        Raises:
+            StopIteration: A listener asked for a stop.
         """
-        run = self._run(aggregate, Budget(epochs=aggregate.epoch + 1))
-        epoch = Epoch(run)
+        epoch = self._epoch_alone(aggregate)
         measured = self._learn(epoch, loader, limit, settings)
-        epoch.report("train", measured)
-        run.tracker.save()
-        return measured
+        epoch.run.tracker.save()
+        return _told(epoch, "train", measured)
 
     def validate(
         self, aggregate: Aggregate, loader: Loader, *, limit: int | None = None, settings: Settings = Depends(settings)
@@ -207,15 +209,19 @@ class Training(Service):
 
         Returns:
             The metrics, by name.
+
+        Raises:
+            StopIteration: A listener asked for a stop.
         """
-        run = self._run(aggregate, Budget(epochs=aggregate.epoch + 1))
-        epoch = Epoch(run)
-        measured = self._judge(aggregate, loader, limit, settings)
-        epoch.report("validation", measured)
-        return measured
+        epoch = self._epoch_alone(aggregate)
+        return _told(epoch, "validation", self._judge(aggregate, loader, limit, settings))
 
     def _run(self, aggregate: Aggregate, budget: Budget) -> Run:
         return Run(aggregate, self.producer, budget, clock=self._clock)
+
+    def _epoch_alone(self, aggregate: Aggregate) -> Epoch:
+        """Return an epoch of which one split alone is gone through, and which is not counted."""
+        return Epoch(self._run(aggregate, Budget(epochs=aggregate.epoch + 1)))
 
     def _epoch(
         self, epoch: Epoch, loaders: Mapping[str, Loader | Split], limit: int | None, settings: Settings
@@ -228,8 +234,7 @@ class Training(Service):
                 if run.is_cut:
                     return
                 epoch.report(name, measured)
-        now = run.tracker.progress()
-        finished = now.__class__(epoch.number + 1, now.batch, now.batch_in_epoch, now.step, now.samples, now.elapsed)
+        finished = replace(run.tracker.progress(), epoch=epoch.number + 1)
         for name, split in loaders.items():
             if name != "train" and (not isinstance(split, Split) or split.when(before, finished)):
                 epoch.report(name, self._judge(run.aggregate, _loader(split), limit, settings))
@@ -259,6 +264,18 @@ class Training(Service):
                 predictions, loss = call(evaluate, batch)
                 measures.update(predictions, targets(batch), loss, samples_in(batch))
         return measures.compute()
+
+
+def _told(epoch: Epoch, split: str, measured: dict[str, float]) -> dict[str, float]:
+    """Report a split that is gone through alone; there is no epoch to finish for whoever asks for a stop.
+
+    Raises:
+        StopIteration: A listener asked for it.
+    """
+    epoch.report(split, measured)
+    if epoch.run.reason is not None:
+        raise StopIteration(epoch.run.reason)
+    return measured
 
 
 def _loader(split: Loader | Split) -> Loader:
