@@ -525,6 +525,26 @@ def test_a_session_serves_inside_its_block_only() -> None:
         call(device)
 
 
+def test_a_function_that_failed_leaves_no_values_of_its_arguments_in_a_session() -> None:
+    """What was filled from the arguments of one function is made anew for the next, also after a failure."""
+
+    def size(model: str) -> int:
+        return len(model)
+
+    def failing(size: int = Depends(size)) -> None:
+        raise ValueError("not yet")
+
+    def first(model: str, size: int = Depends(size), failing: None = Depends(failing)) -> None: ...
+
+    def second(model: str, size: int = Depends(size)) -> int:
+        return size
+
+    with Provider().session() as call:
+        with pytest.raises(ValueError, match="not yet"):
+            call(first, "mlp")
+        assert call(second, "longer") == 6
+
+
 def test_interfaces_in_disguise_are_interfaces() -> None:
     """Wrapped, partial, or with a return annotation that only looks as if it admitted None."""
 

@@ -57,9 +57,9 @@ class Session:
         arguments = _bind(function, parameters, args, kwargs)
         plan = self._planner.plan(function, parameters)
         made_before = set(self._scope.values)
-        self._scope.make(plan, arguments)
-        positional, keywords = spread(parameters, arguments)
         try:
+            self._scope.make(plan, arguments)
+            positional, keywords = spread(parameters, arguments)
             return function(*positional, **keywords)
         finally:
             # What was filled from these arguments would be wrong for the next function.
