@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, NoReturn, TypeAlias, overload
+from typing import ClassVar, Literal, NoReturn, TypeAlias, overload
 
 from torchsystem.errors import InvalidTrigger
 from torchsystem.progress import Progress
@@ -209,32 +209,30 @@ class _Always(Trigger):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _Either(Trigger):
+class _Combined(Trigger):
     one: Trigger
     other: Trigger
+    symbol: ClassVar[str]
 
     def __repr__(self) -> str:
-        return f"({self.one!r} | {self.other!r})"
+        return f"({self.one!r} {self.symbol} {self.other!r})"
 
     @property
     def counts(self) -> bool:
         return self.one.counts or self.other.counts
+
+
+class _Either(_Combined):
+    __slots__ = ()
+    symbol = "|"
 
     def __call__(self, previous: Progress | None, present: Progress, /) -> bool:
         return self.one(previous, present) or self.other(previous, present)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Both(Trigger):
-    one: Trigger
-    other: Trigger
-
-    def __repr__(self) -> str:
-        return f"({self.one!r} & {self.other!r})"
-
-    @property
-    def counts(self) -> bool:
-        return self.one.counts or self.other.counts
+class _Both(_Combined):
+    __slots__ = ()
+    symbol = "&"
 
     def __call__(self, previous: Progress | None, present: Progress, /) -> bool:
         return self.one(previous, present) and self.other(previous, present)
