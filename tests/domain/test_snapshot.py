@@ -319,7 +319,7 @@ def test_everything_with_a_state_is_in_it() -> None:
     trained(model.teacher)
     snapshot = model.snapshot()
     assert set(snapshot["parts"]) == {
-        "optimizer", "scaler", "schedulers.main", "heads.0", "progress", "teacher.optimizer",
+        "optimizer", "scaler", "schedulers.main", "heads.0", "progress", "teacher.progress", "teacher.optimizer",
     }  # fmt: skip
     resumed.restore(snapshot)
     assert same(resumed.snapshot(), snapshot)
@@ -431,7 +431,7 @@ def test_old_names_of_compiled_modules_are_understood() -> None:
             for group in optimizer["param_groups"]
         ],
     }
-    old["parts"] = {"optimizer": renamed}
+    old["parts"] = {"optimizer": renamed, "progress": old["parts"]["progress"]}
     assert same(Classifier(seed=1).restore(old).snapshot(), snapshot)
 
 
@@ -477,7 +477,7 @@ def test_what_is_no_part_is_left_out() -> None:
     model = Classifier()
     model.kind = Remembering
     model.nn.register_forward_hook(Remembering("hook"))
-    assert set(model.snapshot()["parts"]) == {"optimizer"}
+    assert set(model.snapshot()["parts"]) == {"optimizer", "progress"}
 
 
 def test_it_works_after_to() -> None:
@@ -662,7 +662,7 @@ def test_what_is_made_of_parts_is_known_by_theirs() -> None:
     held.nn(torch.ones(1, 2)).sum().backward()
     held.holder.optimizer.step()
     kept = held.snapshot()["parts"]
-    assert list(kept) == ["holder.optimizer"]  # type: ignore[arg-type, call-overload]
+    assert list(kept) == ["progress", "holder.optimizer"]  # type: ignore[arg-type, call-overload]
     assert "nn.weight" in str(kept)
     fresh = Held().restore(held.snapshot())
     assert torch.equal(

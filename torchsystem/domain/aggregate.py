@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 from torch.nn import Module
 
 from torchsystem.domain.events import Events
+from torchsystem.domain.plain import Copy, cloned
 from torchsystem.domain.snapshot import Snapshot, State
 from torchsystem.errors import InvalidEpoch, InvalidPhase, RepeatedIdentity, ShadowedAttribute, UnknownIdentity
+from torchsystem.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,6 +72,7 @@ class Aggregate(Module):
     Attributes:
         phase: ``"train"`` or ``"evaluation"``, the same fact as ``training``. Assigning it calls `train`.
         epoch: The number of epochs done, 0 at first. Services assign it: ``model.epoch += 1``.
+        progress: How far its run has come, as whoever trains it has written down last.
         events: What happened inside and waits to be committed. It is no part of the ``state_dict``.
 
     Examples:
@@ -97,6 +100,7 @@ class Aggregate(Module):
     """
 
     events: Events
+    progress: Progress
     if TYPE_CHECKING:
         phase: Phase
         epoch: int
@@ -108,6 +112,7 @@ class Aggregate(Module):
     def __init__(self) -> None:
         super().__init__()
         self.__dict__.setdefault("epoch", 0)
+        self.progress = Progress()
         self.events = Events()
 
     def __init_subclass__(cls, **kwargs: object) -> None:
@@ -171,11 +176,15 @@ class Aggregate(Module):
             self.onphase()
         return self
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, copy: Copy = cloned) -> Snapshot:
         """Copy the whole state: modules, epoch and phase, and whatever inside has a ``state_dict``.
 
         It holds tensors and plain values alone, under the names that they have in the aggregate; parameters of
         optimizers, too, are told by name. Where tensors are spread over ranks, all of them have to ask for it.
+
+        Args:
+            copy: What copies a tensor, given its name in the aggregate and the tensor; into memory that is kept for
+                that, say. Each gets memory of its own by default.
 
         Returns:
             A copy that nothing changes any more. See `torchsystem.domain.snapshot` for its form.
@@ -196,11 +205,11 @@ class Aggregate(Module):
             >>> classifier.epoch = 3
             >>> snapshot = classifier.snapshot()
             >>> list(snapshot["modules"]), list(snapshot["parts"]), snapshot["counters"]
-            (['nn.weight', 'nn.bias'], ['optimizer'], {'epoch': 3, 'phase': 'train'})
+            (['nn.weight', 'nn.bias'], ['progress', 'optimizer'], {'epoch': 3, 'phase': 'train'})
             >>> Classifier().restore(snapshot).epoch
             3
         """
-        return State(self).snapshot()
+        return State(self).snapshot(copy)
 
     def restore(self, snapshot: Snapshot, *, accept: str | Iterable[str] = ()) -> Self:
         """Put a snapshot in place of the whole state; no hook runs.

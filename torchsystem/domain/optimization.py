@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from torchsystem.domain.names import unwrapped
-from torchsystem.domain.plain import Plain, like, plain, spread
+from torchsystem.domain.plain import Copy, Plain, cloned, like, plain, spread
 from torchsystem.errors import UnownedParameter
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class NamedOptimizer:
                 raise UnownedParameter(message)
             self._parameters[known_as] = parameter
 
-    def snapshot(self) -> Plain:
-        """Copy the state, with the names of parameters for their numbers."""
+    def snapshot(self, copy: Copy = cloned) -> Plain:
+        """Copy the state, tensors by `copy`, with the names of parameters for their numbers."""
         state, names = self._numbered()
         groups = [{**group, "params": [names[number] for number in group["params"]]} for group in state["param_groups"]]
         values = {names.get(number, number): values for number, values in state["state"].items()}
-        return plain({**state, "state": values, "param_groups": groups}, self._name)
+        return plain({**state, "state": values, "param_groups": groups}, self._name, copy)
 
     def compare(self, kept: Plain, misfits: Misfits) -> None:
         """Look which parameters, and which options of their groups, do not fit."""

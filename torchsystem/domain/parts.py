@@ -11,7 +11,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from torchsystem.domain.optimization import NamedOptimizer
-from torchsystem.domain.plain import Plain, like, plain
+from torchsystem.domain.plain import Copy, Plain, cloned, like, plain
 from torchsystem.errors import UnkeepableValue
 from torchsystem.progress import Progress
 
@@ -29,8 +29,8 @@ OF_TORCH = frozenset(vars(Module()))  # what every module has for torch's own sa
 class Part(Protocol):
     """Something whose state can be kept, compared with what was kept, and put back."""
 
-    def snapshot(self) -> Plain:
-        """Copy the state."""
+    def snapshot(self, copy: Copy = cloned) -> Plain:
+        """Copy the state, tensors by `copy`."""
 
     def compare(self, kept: Plain, misfits: Misfits) -> None:
         """Look what of a kept state does not fit."""
@@ -55,9 +55,9 @@ class StatefulPart:
         self._name = place.name
         self._value = place.value
 
-    def snapshot(self) -> Plain:
-        """Copy the state."""
-        return plain(self._value.state_dict(), self._name)
+    def snapshot(self, copy: Copy = cloned) -> Plain:
+        """Copy the state, tensors by `copy`."""
+        return plain(self._value.state_dict(), self._name, copy)
 
     def compare(self, kept: Plain, misfits: Misfits) -> None:
         """Leave it to `restore`."""
@@ -81,7 +81,7 @@ class ProgressPart:
     def __init__(self, place: Place) -> None:
         self._place = place
 
-    def snapshot(self) -> Plain:
+    def snapshot(self, copy: Copy = cloned) -> Plain:  # noqa: ARG002 - as every part's
         """Copy the fields."""
         return asdict(self._place.value)
 

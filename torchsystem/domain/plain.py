@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from copy import copy
 from typing import Any, TypeAlias, cast
 
@@ -14,15 +14,24 @@ from torchsystem.errors import UnkeepableValue
 # None, bool, int, float, str, Tensor, and lists and dictionaries of them whose keys are strings.
 Plain: TypeAlias = Any
 
+# What copies a tensor, given what it is called.
+Copy: TypeAlias = Callable[[str, Tensor], Tensor]
+
 PAIRS = "__pairs__"  # a dictionary whose keys are no strings is kept as a list of pairs under this one
 
 
-def plain(value: Any, name: str) -> Plain:
+def cloned(_name: str, tensor: Tensor) -> Tensor:
+    """Copy a tensor into memory of its own."""
+    return tensor.clone()
+
+
+def plain(value: Any, name: str, copy: Copy = cloned) -> Plain:
     """Copy a value into tensors and what JSON knows.
 
     Args:
         value: What a ``state_dict`` may hold.
         name: Where it stands, for whoever reads the error.
+        copy: What copies tensors; they are whole, and detached from any graph.
 
     Raises:
         UnkeepableValue: It is, or holds, something else: a function, a set, an object, a parameter without a shape.
@@ -31,18 +40,18 @@ def plain(value: Any, name: str) -> Plain:
         message = f"{name} has no shape yet. Call its module once, so that it is made, before taking a snapshot."
         raise UnkeepableValue(message)
     if isinstance(value, Tensor):
-        return gathered(value).detach().clone()
+        return copy(name, gathered(value).detach())
     if value is None or type(value) in {bool, int, float, str}:
         return value
     if isinstance(value, Mapping):
-        parts = [(key, plain(part, f"{name}.{key}")) for key, part in value.items()]
+        parts = [(key, plain(part, f"{name}.{key}", copy)) for key, part in value.items()]
         if all(type(key) is str for key, _ in parts):
             return dict(parts)
-        return {PAIRS: [[plain(key, f"a key of {name}"), part] for key, part in parts]}
+        return {PAIRS: [[plain(key, f"a key of {name}", copy), part] for key, part in parts]}
     if isinstance(value, list | tuple):
-        return [plain(part, f"{name}.{index}") for index, part in enumerate(value)]
+        return [plain(part, f"{name}.{index}", copy) for index, part in enumerate(value)]
     if getattr(value, "shape", None) == () and hasattr(value, "item"):  # one of NumPy's numbers
-        return plain(value.item(), name)
+        return plain(value.item(), name, copy)
     message = (
         f"{name} is {value!r}: a snapshot holds tensors and plain values, and no {type(value).__qualname__}. "
         f"Leave it out of the state_dict that it comes from, or write it there in numbers, strings, lists and dicts."

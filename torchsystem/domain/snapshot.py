@@ -23,7 +23,7 @@ from torch.nn.parameter import is_lazy
 from torchsystem.domain.misfits import Misfits
 from torchsystem.domain.names import Names, unwrapped
 from torchsystem.domain.parts import StatefulPart, parts
-from torchsystem.domain.plain import Plain, like, plain, spread
+from torchsystem.domain.plain import Copy, Plain, cloned, like, plain, spread
 from torchsystem.errors import UnknownSnapshot
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class State:
             for counter in ("epoch", "phase")
         }
 
-    def snapshot(self) -> Snapshot:
-        """Copy it all.
+    def snapshot(self, copy: Copy = cloned) -> Snapshot:
+        """Copy it all, tensors by `copy`.
 
         Raises:
             UnkeepableValue: A part has something in its state that is neither a tensor nor a plain value.
@@ -69,8 +69,8 @@ class State:
         return {
             "version": VERSION,
             "counters": {name: vars(module)[counter] for name, (module, counter) in self._counters.items()},
-            "modules": {name: plain(value, name) for name, (_, value) in self._entries.items()},
-            "parts": {name: part.snapshot() for name, part in self._parts.items()},
+            "modules": {name: plain(value, name, copy) for name, (_, value) in self._entries.items()},
+            "parts": {name: part.snapshot(copy) for name, part in self._parts.items()},
         }
 
     def restore(self, snapshot: Snapshot, accept: Iterable[str]) -> None:
