@@ -51,8 +51,13 @@ class Trigger(ABC):
 
     @property
     @abstractmethod
+    def units(self) -> frozenset[str]:
+        """What it looks at: `"batches"`, `"steps"`, `"epochs"`, `"samples"`, `"seconds"`, several of them, or none."""
+
+    @property
     def counts(self) -> bool:
         """Whether it counts batches, steps, epochs or samples, so that it has to see the progress of a run."""
+        return bool(self.units - {"seconds"})
 
     def __or__(self, other: Trigger) -> Trigger:
         """Fire when either does."""
@@ -164,8 +169,8 @@ class _Measuring(Trigger):
         return f"{name}({self.amount!r}, {self.unit!r})" if self.counts else f"{name}(seconds={self.amount!r})"
 
     @property
-    def counts(self) -> bool:
-        return self.unit != "seconds"
+    def units(self) -> frozenset[str]:
+        return frozenset({self.unit})
 
     def _span(self, previous: Progress | None, present: Progress) -> tuple[float, float]:
         """Return how much there was before, and is now; in a new run there was nothing before."""
@@ -201,8 +206,8 @@ class _After(_Measuring):
 @dataclass(frozen=True, slots=True, repr=False)
 class _Always(Trigger):
     @property
-    def counts(self) -> bool:
-        return False
+    def units(self) -> frozenset[str]:
+        return frozenset()
 
     def __call__(self, _previous: Progress | None, _present: Progress, /) -> bool:
         return True
@@ -218,8 +223,8 @@ class _Combined(Trigger):
         return f"({self.one!r} {self.symbol} {self.other!r})"
 
     @property
-    def counts(self) -> bool:
-        return self.one.counts or self.other.counts
+    def units(self) -> frozenset[str]:
+        return self.one.units | self.other.units
 
 
 class _Either(_Combined):
@@ -246,8 +251,8 @@ class _Once(Trigger):
         return "once()" if self.trigger == _Always() else f"(once() & {self.trigger!r})"
 
     @property
-    def counts(self) -> bool:
-        return self.trigger.counts
+    def units(self) -> frozenset[str]:
+        return self.trigger.units
 
     def __call__(self, previous: Progress | None, present: Progress, /) -> bool:
         fired_before = previous is not None and self.trigger(None, previous)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Self, Type
 from torchsystem.errors import InvalidListener, InvalidOption, UnknownListener
 from torchsystem.services.backlog import Backlog
 from torchsystem.services.delivery import Route, Table
-from torchsystem.services.failures import FailurePolicy, Hearer, OnFailure, Policy, Settlement
+from torchsystem.services.failures import FailurePolicy, HandlerFailed, Hearer, OnFailure, Policy, Settlement
 from torchsystem.services.lines import Line
 from torchsystem.services.listener import Listener
 from torchsystem.services.modes import Delivery, DeliverySpec, Where, delivery_of, is_here
@@ -264,7 +264,19 @@ class Bus(Named, Generic[L]):
 
     def _serve(self, hearers: tuple[Hearer, ...], message: object) -> None:
         """Serve everyone, whoever fails."""
+        served, failed = 0, None
+        try:
+            for call, _ in hearers:
+                call(message)
+                served += 1
+        except Exception as error:  # noqa: BLE001 - settled below, where it is no context of what others raise
+            failed = error
+        if failed is None and not self._backlog.lines:
+            return
         settlement = self._settlement()
-        settlement.serve(hearers, message)
+        if failed is not None:
+            settlement.settle(HandlerFailed(failed, message, hearers[served].handler))
+            failed = None  # or its traceback would hold it for ever
+            settlement.serve(hearers[served + 1 :], message)
         settlement.settle_all(self._backlog.take())
         settlement.conclude()

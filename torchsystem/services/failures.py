@@ -190,4 +190,5 @@ def _errors(failures: Iterable[HandlerFailed]) -> list[Exception]:
 
 
 def _group(failures: list[HandlerFailed]) -> Exception | None:
-    return ExceptionGroup(f"{len(failures)} handlers failed", _errors(failures)) if failures else None
+    who = "a handler" if len(failures) == 1 else f"{len(failures)} handlers"
+    return ExceptionGroup(f"{who} failed", _errors(failures)) if failures else None
