@@ -13,8 +13,10 @@ from torch import nn, optim
 from torch._dynamo.utils import counters
 
 from torchsystem.compiler import compile  # noqa: A004 - named as torch names it
+from torchsystem.compiler.optimizers import optimizers
 from torchsystem.domain import Aggregate
 from torchsystem.errors import InvalidCompileOption
+from torchsystem.training import Optimization, Supervised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,3 +243,12 @@ print(time.perf_counter() - begin)
     assert (tmp_path / "cache").is_dir()
     assert not (tmp_path / "other").exists()
     assert second * 3 <= first
+
+
+def test_optimizers_inside_of_an_optimization_are_found() -> None:
+    """What says of what parts it is made is looked into, under the names of its parts."""
+    network = nn.Linear(2, 2)
+    inside, beside = optim.SGD(network.parameters(), lr=0.1), optim.SGD(network.parameters(), lr=0.1)
+    model = Supervised(network, nn.MSELoss(), Optimization(inside))
+    model.others = {"beside": [beside]}
+    assert dict(optimizers(model)) == {"optimization.optimizers.optimizer": inside, "others.beside.0": beside}

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 
 def optimizers(aggregate: Module) -> Iterator[tuple[str, Optimizer]]:
-    """Find the optimizers that are attributes of an aggregate or of a module inside it, or in a list or dict there."""
+    """Find the optimizers that are attributes of an aggregate or of a module inside it, or in a list or dict there.
+
+    What is made of parts, and says so by a method `parts`, is looked into as well: an `Optimization` is.
+    """
     from torch.optim import Optimizer
 
     seen: set[int] = set()
@@ -28,9 +31,12 @@ def optimizers(aggregate: Module) -> Iterator[tuple[str, Optimizer]]:
                     yield ".".join(filter(None, (prefix, name, key))), part
 
 
-def _parts(value: object) -> Iterator[tuple[str, object]]:
+def _parts(value: Any) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
-        yield from ((str(key), part) for key, part in value.items())
+        for key, part in value.items():
+            yield from ((f"{key}.{inner}".rstrip("."), found) for inner, found in _parts(part))
+    elif not isinstance(value, type) and callable(getattr(value, "parts", None)):
+        yield from _parts(value.parts())
     elif isinstance(value, list | tuple):
         yield from ((str(index), part) for index, part in enumerate(value))
     else:
