@@ -7,8 +7,8 @@ from typing import Optional, Union
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import CrossEntropyLoss, Module
-from torch.optim import SGD, Optimizer
+from torch.nn import Module, MultiLabelSoftMarginLoss
+from torch.optim import Optimizer, RMSprop
 
 from torchsystem.errors import InvalidExclusion, InvalidRegistration, NameTaken, UnknownName
 from torchsystem.registry import Registry, getarguments, getname, register
@@ -73,11 +73,11 @@ def test_annotations_are_given_as_they_are_written() -> None:
 def test_foreign_annotations_are_given_as_they_are_written() -> None:
     """Also where they are unions, and in a file without postponed annotations."""
     criterions, optimizers = Registry[Module](), Registry[Optimizer]()
-    criterions.register(CrossEntropyLoss)
-    optimizers.register(SGD, excluded_args=[0])
-    assert criterions.signature("CrossEntropyLoss")["weight"] in {"Tensor | None", "Optional[Tensor]"}
-    assert optimizers.signature("SGD")["lr"] in {"float | Tensor", "Union[float, Tensor]"}
-    assert "params" not in optimizers.signature("SGD")
+    criterions.register(MultiLabelSoftMarginLoss)
+    optimizers.register(RMSprop, excluded_args=[0])
+    assert criterions.signature("MultiLabelSoftMarginLoss")["weight"] in {"Tensor | None", "Optional[Tensor]"}
+    assert optimizers.signature("RMSprop")["lr"] in {"float | Tensor", "Union[float, Tensor]"}
+    assert "params" not in optimizers.signature("RMSprop")
 
 
 def test_annotations_without_source_are_given_as_they_print() -> None:
