@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 
 from tests.training.fakes import Clock, Learner, loader, names, written
 from torchsystem import Aggregate
-from torchsystem.errors import InvalidBudget, InvalidSplit, NonFiniteLoss
+from torchsystem.errors import InvalidBudget, InvalidLoss, InvalidSplit, NonFiniteLoss, NotAnAggregate, UnkeepableValue
 from torchsystem.services import Consumer, Producer
 from torchsystem.training import (
     EarlyStopping,
@@ -439,3 +441,123 @@ def test_early_stopping_ends_a_run_that_gets_no_better(training: Training) -> No
     ended = log[-1]
     assert isinstance(ended, TrainingEnded)
     assert ended.reason.startswith("train/loss did not get better than")
+
+
+def test_several_requests_to_stop_are_one(training: Training) -> None:
+    """The first is the reason; none is left in the queue, where it would end the next run after an epoch."""
+    model, log = Learner(), written(training.producer)
+    consumer = Consumer()
+
+    @consumer.handler
+    def ask(event: EpochEnded) -> None:
+        if event.progress.epoch == 1:
+            for reason in ("first", "second", "third"):
+                event.aggregate.events.enqueue(StopIteration(reason))
+
+    training.producer.register(consumer)
+    training.handle("fit", model, {"train": loader()}, epochs=4)
+    assert log[-1].reason == "first"
+    assert not model.events.queue
+    training.handle("fit", model, {"train": loader()}, epochs=4)
+    assert model.epoch == 4
+
+
+def test_an_iterator_is_gone_through_once(training: Training) -> None:
+    """A second epoch of a generator would have no batches, and nobody would notice: it is refused by name."""
+    training.handle("fit", Learner(), {"train": iter(loader())}, epochs=1)
+    with pytest.raises(InvalidSplit, match="the loader of 'train' is a list_iterator, which can be gone through once"):
+        training.handle("fit", Learner(), {"train": iter(loader())}, epochs=2)
+
+
+@pytest.mark.parametrize("limit", [-1, 2.5, True, "3"])
+def test_a_limit_is_a_number_of_batches(training: Training, limit: object) -> None:
+    """Anything else is refused before anything is told or trained, wherever it is given."""
+    log, model = written(training.producer), Learner()
+    for name, data in {
+        "fit": {"train": loader()},
+        "train": loader(),
+        "validate": loader(),
+        "predict": loader(),
+    }.items():
+        with pytest.raises(InvalidBudget, match="no number of batches"):
+            training.handle(name, model, data, limit=limit, **({"epochs": 1} if name == "fit" else {}))
+    assert (log, model.calls) == ([], [])
+    with pytest.raises(InvalidBudget, match="no number of batches"):
+        batches(next(iter(epochs(model, epochs=1))), loader(), limit=limit)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("loaders", "says"),
+    [
+        (loader(), "a list is no loader by split"),
+        ({"training": loader()}, "the one to learn from is called 'train'"),
+        ({"train": []}, "the loader of 'train' has no batches"),
+        ({"train": loader(), "validation": []}, "the loader of 'validation' has no batches"),
+        ({"train": loader(), "test": Split([], every(1, "epochs"))}, "the loader of 'test' has no batches"),
+        ({"train": loader(), "test": Split(loader(), 5)}, r"Split\(..., 5\) for 'test': write when as a trigger"),  # type: ignore[arg-type]
+    ],
+)
+def test_splits_that_nothing_would_come_of_are_refused(training: Training, loaders: Any, says: str) -> None:
+    """An epoch without a batch would look like one that went well, so nothing is learned before it is said."""
+    model = Learner()
+    with pytest.raises(InvalidSplit, match=says):
+        training.handle("fit", model, loaders, epochs=1)
+    assert (model.epoch, model.calls) == (0, [])
+
+
+def test_an_epoch_and_a_loader_in_the_wrong_order_are_refused() -> None:
+    """And so is what cannot be kept, when it is to be kept, and not when a checkpoint is made."""
+    epoch: Any = next(iter(epochs(Learner(), epochs=1)))
+    made: Any = loader()
+    with pytest.raises(InvalidSplit, match=r"batches\(list, ...\): the epoch comes first"):
+        batches(made, epoch)
+    with pytest.raises(UnkeepableValue, match=r"epoch.keep\('hits', ...\): what is of type int cannot be kept"):
+        epoch.keep("hits", 0)
+
+
+class Returning(Learner):
+    """Returns something from `fit` or `evaluate`."""
+
+    def __init__(self, **outcomes: Any) -> None:
+        super().__init__()
+        self.outcomes = outcomes
+
+    def fit(self, inputs: Tensor, targets: Tensor) -> Any:
+        return self.outcomes.get("fit", super().fit(inputs, targets))
+
+    def evaluate(self, inputs: Tensor, targets: Tensor) -> Any:
+        return self.outcomes.get("evaluate", super().evaluate(inputs, targets))
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+@pytest.mark.parametrize(
+    ("outcome", "says"),
+    [
+        (torch.tensor(1.0), "{} returned a Tensor. Let it return two things: predictions, loss."),
+        (None, "{} returned a NoneType"),
+        ((torch.zeros(4), torch.tensor(1.0), "more"), "{} returned a tuple"),
+        ((torch.zeros(4), 0.25), r"the loss is 0.25, and no tensor. .* without .item\(\)"),
+        ((torch.tensor(1.0), torch.zeros(4, 2)), r"the loss has the shape \(4, 2\)"),
+        ((torch.zeros(4), torch.zeros(4)), r"the loss has the shape \(4,\)"),
+    ],
+)
+def test_what_is_no_prediction_and_loss_is_refused(training: Training, method: str, outcome: Any, says: str) -> None:
+    """By the name of the method and of what it returned, and not by what some operation on it says."""
+    with pytest.raises(InvalidLoss, match=says.format(method)):
+        training.handle("fit", Returning(**{method: outcome}), {"train": loader(), "validation": loader()}, epochs=1)
+
+
+def test_what_is_no_aggregate_is_refused(training: Training) -> None:
+    """A network alone cannot be trained: whoever does so is told what can, here and in a loop of their own."""
+    network: Any = nn.Linear(2, 2)
+    with pytest.raises(NotAnAggregate, match=r"a Linear is no aggregate\. Train Supervised"):
+        training.handle("fit", network, {"train": loader()}, epochs=1)
+    with pytest.raises(NotAnAggregate, match="a Linear is no aggregate"):
+        epochs(network, epochs=1)
+
+
+@pytest.mark.parametrize("name", ["train", "validate", "predict"])
+def test_one_split_is_one_loader(training: Training, name: str) -> None:
+    """Loaders by name belong to `fit`; elsewhere they would fail deep inside of torch."""
+    with pytest.raises(InvalidSplit, match=f"{name}: takes one loader"):
+        training.handle(name, Learner(), {"train": loader()})

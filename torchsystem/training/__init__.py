@@ -21,10 +21,17 @@ assert history[-1]["validation/accuracy"] == 1.0
 ```
 """
 
-from torchsystem.training.loop import Epoch, batches, epochs
+from torchsystem.training.averaging import WeightAverage
+from torchsystem.training.guards import StopOnDegeneratePredictions, StopOnNonFinite, StopOnThreshold
+from torchsystem.training.interrupts import interrupts
+from torchsystem.training.loop import batches, epochs
 from torchsystem.training.metrics import accuracy
 from torchsystem.training.optimization import Optimization
-from torchsystem.training.service import Split, Training, device, metrics, precision
+from torchsystem.training.randomness import seed
+from torchsystem.training.run import Epoch
+from torchsystem.training.service import Training
+from torchsystem.training.settings import device, metrics, precision
+from torchsystem.training.splits import Split
 from torchsystem.training.stopping import EarlyStopping
 from torchsystem.training.supervised import Supervised
 
@@ -33,12 +40,18 @@ __all__ = [
     "Epoch",
     "Optimization",
     "Split",
+    "StopOnDegeneratePredictions",
+    "StopOnNonFinite",
+    "StopOnThreshold",
     "Supervised",
     "Training",
+    "WeightAverage",
     "accuracy",
     "batches",
     "device",
     "epochs",
+    "interrupts",
     "metrics",
     "precision",
+    "seed",
 ]

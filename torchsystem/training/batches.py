@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 
-from torchsystem.errors import InvalidBatch
+from torchsystem.errors import InvalidBatch, InvalidLoss
 
 R = TypeVar("R")
 _SEQUENCES = (tuple, list)
@@ -19,6 +19,16 @@ def call(function: Callable[..., R], batch: Any) -> R:
     if type(batch) in _SEQUENCES or isinstance(batch, tuple | list):
         return function(*batch)
     return function(**batch) if isinstance(batch, Mapping) else function(batch)
+
+
+def refuse_outcome(method: str, outcome: object) -> NoReturn:
+    """Refuse what an aggregate's `fit` or `evaluate` returned, which is not predictions and loss.
+
+    Raises:
+        InvalidLoss: Always.
+    """
+    message = f"{method} returned a {type(outcome).__qualname__}. Let it return two things: predictions, loss."
+    raise InvalidLoss(message) from None
 
 
 def samples_in(batch: Any) -> int:
@@ -52,21 +62,6 @@ def count(loader: Any, limit: int | None) -> int | None:
     return length if limit is None else min(length, limit)
 
 
-class OnDevice:
-    """The batches of a loader, each brought to a device."""
-
-    def __init__(self, loader: Iterable[Any], device: torch.device) -> None:
-        self._loader = loader
-        self._device = device
-
-    def __iter__(self) -> Iterator[Any]:
-        return (to_device(batch, self._device) for batch in self._loader)
-
-    def __len__(self) -> int:
-        loader: Any = self._loader
-        return len(loader)
-
-
 def targets_of(aggregate: Any) -> Callable[[Any], Any]:
     """Return what tells what was to be predicted: the aggregate, else the last item of a sequence, else None."""
     tells = getattr(aggregate, "targets", None)
@@ -75,6 +70,36 @@ def targets_of(aggregate: Any) -> Callable[[Any], Any]:
 
 def _last(batch: Any) -> Any:
     return batch[-1] if isinstance(batch, tuple | list) else None
+
+
+def inputs_of(batch: Any, targets: Any) -> Any:
+    """Return a batch without its targets: what is predicted from. A sequence of one item has no targets."""
+    if isinstance(batch, Mapping):
+        return {key: value for key, value in batch.items() if value is not targets or targets is None}
+    if isinstance(batch, tuple | list) and len(batch) > 1:
+        if batch[-1] is targets:
+            return tuple(batch[:-1])  # an autoencoder's may be the inputs too
+        return tuple(item for item in batch if item is not targets or targets is None)
+    return batch
+
+
+def joined(values: Sequence[Any]) -> Any:
+    """Join what came of each batch: tensors along their first dimension, tuples and mappings part by part.
+
+    Anything else stays a list.
+
+    Examples:
+        >>> joined([torch.tensor([1, 2]), torch.tensor([3])])
+        tensor([1, 2, 3])
+    """
+    first: Any = values[0] if values else None
+    if isinstance(first, Tensor):
+        return torch.cat(list(values)) if first.ndim else torch.stack(list(values))
+    if isinstance(first, Mapping):
+        return {key: joined([value[key] for value in values]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(joined(parts) for parts in zip(*values, strict=True))
+    return list(values)
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -8,6 +8,18 @@ from torchsystem.errors import InvalidBudget
 from torchsystem.training.tracker import Tracker
 
 
+def checked_limit(limit: int | None) -> int | None:
+    """Return how many batches of a split to take at most, if it is such a number.
+
+    Raises:
+        InvalidBudget: It is none.
+    """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
+        message = f"limit={limit!r} is no number of batches. Write a whole number of 0 or more, or leave it out."
+        raise InvalidBudget(message)
+    return limit
+
+
 class Budget(NamedTuple):
     """What a run may take in all, over all its processes; whatever is reached first ends it.
 

@@ -23,6 +23,10 @@ TrainingStarted                       only if the run had not begun before
 TrainingEnded                         with the reason
 
 TrainingFailed                        instead of TrainingEnded, before the exception goes on
+Interrupted                           instead of TrainingEnded, when a signal came: between two batches of any split
+
+BatchPredicted                        for each batch that `predict` goes through
+Predicted                             when it is through, or at once if it knew the answer
 ```
 
 All of them carry the aggregate and the `Progress` of its run.
@@ -152,6 +156,50 @@ class EpochEnded(Lifecycle):
     """
 
     metrics: Mapping[str, float]
+
+
+@event
+class BatchPredicted(Lifecycle):
+    """A batch was predicted.
+
+    Attributes:
+        predictions: What the aggregate predicted, transformed if that was asked for.
+        targets: What was to be predicted; None if the batch does not say.
+        metadata: What the aggregate's `metadata(batch)` says of it; None if it has no such method.
+        dataset: The name of the split.
+    """
+
+    predictions: Any
+    targets: Any
+    metadata: Any
+    dataset: str
+
+
+@event
+class Predicted(Lifecycle):
+    """A split was predicted.
+
+    Attributes:
+        dataset: The name of the split.
+        predictions: All predictions, collated.
+        is_cached: Whether they are those of an earlier time: the aggregate has not changed since, so no batch was
+            predicted now.
+    """
+
+    dataset: str
+    predictions: Any
+    is_cached: bool
+
+
+@event
+class Interrupted(Lifecycle):
+    """A signal came. This is a safe point: what is kept now can be continued; then the process ends.
+
+    Attributes:
+        signal: Its number.
+    """
+
+    signal: int
 
 
 @event

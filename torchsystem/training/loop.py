@@ -24,190 +24,26 @@ assert model.epoch == 3
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 from torchsystem.domain import Aggregate
-from torchsystem.services import Producer
+from torchsystem.errors import InvalidSplit
+from torchsystem.services import Mailbox, Producer, Timers
 from torchsystem.training.batches import count, samples_in
-from torchsystem.training.budget import Budget
-from torchsystem.training.events import (
-    BatchEnded,
-    BatchStarted,
-    EpochEnded,
-    EpochStarted,
-    GradientsUpdated,
-    Lifecycle,
-    OptimizerStepped,
-    ProcessStarted,
-    Trained,
-    TrainingEnded,
-    TrainingFailed,
-    TrainingStarted,
-    Validated,
-)
-from torchsystem.training.optimization import Optimization
-from torchsystem.training.tracker import Clock, Tracker
+from torchsystem.training.budget import Budget, checked_limit
+from torchsystem.training.cursor import Cursor
+from torchsystem.training.events import BatchEnded, BatchStarted
+from torchsystem.training.held import generators_of, generators_of_modules
+from torchsystem.training.interrupts import notes
+from torchsystem.training.randomness import untouched
+from torchsystem.training.run import Epoch, Run
+from torchsystem.training.tracker import Clock
 
 B = TypeVar("B")
 
 
-class Epoch:
-    """One epoch under way.
-
-    Attributes:
-        number: How many epochs were finished before it.
-        metrics: What was reported in it, by split and name: `"validation/loss"`.
-    """
-
-    __slots__ = ("fitted", "metrics", "number", "run")
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.number = run.aggregate.epoch
-        self.metrics: dict[str, float] = {}
-        self.fitted: tuple[Any, Any] = (None, None)  # predictions and loss of the last batch, for who hears of it
-
-    def report(self, split: str, metrics: Mapping[str, float]) -> None:
-        """Make the metrics of a split known: `Trained` for `"train"`, `Validated` for any other."""
-        self.metrics |= {f"{split}/{name}": value for name, value in metrics.items()}
-        run = self.run
-        if split == "train":
-            run.tell(Trained, metrics)
-        else:
-            run.tell(Validated, split, metrics)
-
-
-class Run:
-    """A run in this process: what is trained, who hears of it, how long it may take, and whether it shall stop.
-
-    Args:
-        aggregate: What is trained.
-        producer: Who hears of it.
-        budget: How long to train, in all.
-        clock: What tells seconds.
-    """
-
-    def __init__(
-        self,
-        aggregate: Aggregate,
-        producer: Producer,
-        budget: Budget,
-        *,
-        clock: Clock = time.monotonic,
-    ) -> None:
-        budget.check()
-        self.aggregate = aggregate
-        self.producer = producer
-        self.budget = budget
-        self.optimizations = [value for value in vars(aggregate).values() if isinstance(value, Optimization)]
-        self.tracker = Tracker(aggregate, clock, self.optimizations)
-        self.reason: str | None = None  # why the run is to end, as soon as the facts of the epoch are out
-        self.is_cut = False  # the budget was used up between two batches
-        self.has_failed = False
-
-    def tell(self, kind: type[Lifecycle], *facts: object) -> None:
-        """Dispatch an event, if anybody hears it. A stop that a listener asks for is noted, and undone by nobody."""
-        if not self.producer.wants(kind):
-            return
-        try:
-            self.producer.dispatch(kind(self.aggregate, self.tracker.progress(), *facts))
-        except StopIteration as stop:
-            self.stop(stop)
-
-    def stop(self, stop: StopIteration) -> None:
-        """Note that the run is to end after this epoch, and why; the first who asks is named.
-
-        Raises:
-            BaseException: What else failed when the stop was asked for: it is no reason, but a failure.
-        """
-        if stop.__cause__ is not None:
-            raise stop.__cause__
-        if self.reason is None:
-            self.reason = str(stop) or "a stop was asked for"
-
-    def epochs(self) -> Iterator[Epoch]:
-        """Yield one epoch after the other, until the budget is used up or somebody asks for a stop."""
-        self._begin()
-        try:
-            while self._goes_on():
-                epoch = Epoch(self)
-                self.tracker.batch_in_epoch = 0
-                self.tell(EpochStarted)
-                yield epoch
-                if self.is_cut:
-                    break
-                self._finish(epoch)
-        except GeneratorExit:
-            if not self.has_failed:
-                self._end(self.reason or "the loop was left")
-            raise
-        self._end(self.reason)
-
-    @contextmanager
-    def learning(self, losses: int | None) -> Generator[None]:
-        """Have the optimizations know how many losses are to come, be heard, and finish their last group.
-
-        Args:
-            losses: How many batches there are; None if nobody knows.
-        """
-        gradients = partial(self.tell, GradientsUpdated) if self.producer.wants(GradientsUpdated) else None
-        steps = partial(self.tell, OptimizerStepped) if self.producer.wants(OptimizerStepped) else None
-        for optimization in self.optimizations:
-            optimization.listen(gradients, steps)
-            optimization.begin(losses)
-        try:
-            yield
-            if not self.is_cut:
-                for optimization in self.optimizations:
-                    optimization.finish()
-        finally:
-            for optimization in self.optimizations:
-                optimization.listen()
-
-    def fail(self, error: BaseException) -> None:
-        """Say that the run failed; what listeners make of it does not hide the error."""
-        self.has_failed = True
-        self.tracker.save()
-        try:
-            self.tell(TrainingFailed, error)
-        except Exception as failure:  # noqa: BLE001 - the exception that is on its way is the one to see
-            error.add_note(f"while saying that the training failed: {failure!r}")
-
-    def _end(self, reason: str | None) -> None:
-        self.tracker.save()
-        self.tell(TrainingEnded, reason)
-
-    def _begin(self) -> None:
-        self.tell(ProcessStarted)
-        if self.aggregate.epoch == 0 and self.tracker.batch == 0:
-            self.tell(TrainingStarted)
-
-    def _goes_on(self) -> bool:
-        if self.reason is None:
-            self.reason = self.budget.spent(self.tracker, self.aggregate.epoch)
-        return self.reason is None
-
-    def _finish(self, epoch: Epoch) -> None:
-        """Count the epoch and make its facts known; only then may whoever asked for a stop have it."""
-        try:
-            self.aggregate.epoch += 1
-        except StopIteration as stop:  # from `onepoch`; the epoch counts all the same
-            self.stop(stop)
-        for optimization in self.optimizations:
-            optimization.epoch_ended(epoch.metrics)
-        self.tracker.save()
-        self.tell(EpochEnded, epoch.metrics)
-        try:
-            self.aggregate.events.commit()
-        except StopIteration as stop:
-            self.stop(stop)
-
-
-def epochs(  # noqa: PLR0913 - each says one thing about how long to train
+def epochs(  # noqa: PLR0913 - each says one thing about how long to train, or whom to tell
     aggregate: Aggregate,
     producer: Producer | None = None,
     *,
@@ -216,12 +52,16 @@ def epochs(  # noqa: PLR0913 - each says one thing about how long to train
     samples: int | None = None,
     seconds: float | None = None,
     clock: Clock = time.monotonic,
+    timers: Timers | None = None,
+    mailbox: Mailbox | None = None,
+    accept: str | Iterable[str] = (),
 ) -> Iterator[Epoch]:
     """Go through the epochs of a run, and tell of them.
 
     The budget is the total: the same line on an aggregate that was trained before goes on, and changes nothing when
-    all is done. A stop that somebody asks for (a `StopIteration` among the aggregate's events, from `onepoch`, or from
-    a listener) ends it after the facts of the epoch are out.
+    all is done; where it was restored from a checkpoint, it goes on in the middle of an epoch too. A stop that somebody
+    asks for (a `StopIteration` among the aggregate's events, from `onepoch`, or from a listener) ends it after the
+    facts of the epoch are out.
 
     Args:
         aggregate: What is trained.
@@ -231,46 +71,146 @@ def epochs(  # noqa: PLR0913 - each says one thing about how long to train
         samples: How many training samples, in all.
         seconds: How many seconds of running, in all.
         clock: What tells seconds.
+        timers: What is due by the clock, handed to listeners between batches.
+        mailbox: What to let go of when an epoch is over.
+        accept: Names, or patterns with `*`, of what may differ from what an interrupted run began with, such as
+            `"train.batch_size"`.
 
     Yields:
         Each epoch, to be given to `batches`.
 
     Raises:
         InvalidBudget: Nothing says how long.
+        MismatchedRun: The run that is to go on began with other data.
     """
     budget = Budget(epochs, steps, samples, seconds)
-    run = Run(aggregate, Producer(failures="finish") if producer is None else producer, budget, clock=clock)
-    return run.epochs()
+    hearers = Producer(failures="finish") if producer is None else producer
+    run = Run(aggregate, hearers, budget, clock=clock, timers=timers, mailbox=mailbox, accept=accept)
+    return lived(run)
 
 
-def batches(epoch: Epoch, loader: Iterable[B], *, limit: int | None = None) -> Iterator[B]:
-    """Go through the batches of the training split, count them, and tell of them.
+def lived(run: Run) -> Generator[Epoch]:
+    """Yield one epoch of a run after the other, until the budget is used up or somebody asks for a stop."""
+    run.is_whole = True
+    with run.under_way():
+        epoch = run.begin()
+        try:
+            while run.goes_on():
+                run.epoch = epoch = run.new_epoch() if epoch is None else epoch
+                yield epoch
+                if run.is_cut:
+                    break
+                run.finish(epoch)
+                epoch = None
+        except GeneratorExit:
+            if not (run.has_failed or run.has_left):
+                run.leave()
+            raise
+        run.end(run.reason)
 
-    Between two batches nothing is under way: there the budget is looked at.
+
+def batches(epoch: Epoch, loader: Iterable[B], *, split: str = "train", limit: int | None = None) -> Iterator[B]:
+    """Go through the batches of a split; those of the one to learn from are counted and told of.
+
+    Between two batches nothing is under way: there the budget is looked at, signals are acted on, and checkpoints are
+    made. A split that was gone through before the run was interrupted has no batches left.
 
     Args:
         epoch: The epoch under way.
         loader: The batches.
+        split: What they are; `"train"` is the split to learn from.
         limit: How many to take at most, for a smoke run.
 
-    Yields:
+    Returns:
         Each batch, as it is.
+
+    Raises:
+        InexactLoader: The run could not be continued exactly, and a listener promises that.
+        InvalidBudget: The limit is no number of batches.
+        InvalidSplit: The loader is an iterator, and spent; the split is under way already; or the epoch is none.
+        MismatchedRun: The run goes on, and began with other data.
     """
+    checked_limit(limit)
+    if not isinstance(epoch, Epoch):
+        message = (
+            f"batches({type(epoch).__qualname__}, ...): the epoch comes first. Write batches(epoch, loader), in "
+            f"`for epoch in epochs(...)`."
+        )
+        raise InvalidSplit(message)
+    is_cut = epoch.run.is_cut
+    if epoch.is_behind(split) or (is_cut and split == "train"):
+        return iter(())
+    cursor = epoch.run.cursors.over(loader, split)
+    if split == "train":
+        return learned(epoch, cursor, split, limit)
+    return (_seen_besides if is_cut else seen)(epoch, cursor, split, limit)
+
+
+def learned(
+    epoch: Epoch, cursor: Cursor, split: str, limit: int | None, bring: Callable[[Any], Any] | None = None
+) -> Iterator[Any]:
+    """Go through the batches of the split to learn from, each brought to where it is wanted; count them, and tell."""
     run = epoch.run
-    tracker, budget = run.tracker, run.budget
-    looks_at_budget = not budget.is_for_epochs_alone
+    tracker, budget, due = run.tracker, run.budget, run.due
+    looks_at_budget, polls = not budget.is_for_epochs_alone, run.timers is not None
     starts, ends = run.producer.wants(BatchStarted), run.producer.wants(BatchEnded)
-    with run.learning(count(loader, limit)):
-        for batch in loader if limit is None else islice(loader, limit):
-            if looks_at_budget and (reason := budget.spent_in_epoch(tracker)) is not None:
-                run.reason, run.is_cut = run.reason or reason, True
+    opened, expected = cursor.open(epoch.number, limit), count(cursor.loader, limit)
+    left = None if expected is None else expected - cursor.position
+    with epoch.through(split, expected), run.learning(left):
+        if looks_at_budget and _is_spent(run):
+            return
+        for batch in opened:
+            if looks_at_budget and expected is None and _is_spent(run):
                 return
+            if bring is not None:
+                batch = bring(batch)  # noqa: PLW2901 - it stays the same batch
             if starts:
                 run.tell(BatchStarted, batch)
             tracker.in_batch = samples_in(batch)
+            run.is_in_batch = True
             yield batch
+            run.is_in_batch = False
             tracker.batch += 1
             tracker.batch_in_epoch += 1
             tracker.samples += tracker.in_batch
+            cursor.position += 1
             if ends:
                 run.tell(BatchEnded, batch, *epoch.fitted)
+            if due or polls or notes.signal is not None:
+                run.be_safe(split)
+            if looks_at_budget and expected is not None and cursor.position < expected and _is_spent(run):
+                return
+
+
+def seen(
+    epoch: Epoch, cursor: Cursor, split: str, limit: int | None, bring: Callable[[Any], Any] | None = None
+) -> Iterator[Any]:
+    """Go through the batches of a split that is not learned from."""
+    run = epoch.run
+    due, polls = run.due, run.timers is not None
+    opened, within = cursor.open(epoch.number, limit), run.is_in_batch
+    with epoch.through(split, count(cursor.loader, limit)):
+        for batch in opened:
+            run.is_in_batch = True
+            yield batch if bring is None else bring(batch)
+            run.is_in_batch = within
+            cursor.position += 1
+            if due or polls or notes.signal is not None:
+                run.be_safe(split)
+
+
+def _seen_besides(epoch: Epoch, cursor: Cursor, split: str, limit: int | None) -> Iterator[Any]:
+    """Go through a split though the budget was used up in the middle of the epoch, and leave random numbers alone.
+
+    Whoever goes on there with a larger budget is then as if nobody had looked.
+    """
+    with untouched(generators_of(cursor.loader) | generators_of_modules(epoch.run.aggregate)):
+        yield from seen(epoch, cursor, split, limit)
+
+
+def _is_spent(run: Run) -> bool:
+    """Look whether the budget is used up in the middle of an epoch; if so, the run is cut there."""
+    reason = run.budget.spent_in_epoch(run.tracker)
+    if reason is not None:
+        run.reason, run.is_cut = run.reason or reason, True
+    return reason is not None

@@ -6,17 +6,21 @@ metrics give are kept as they come, folded into sums every few batches, and all 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from torchsystem.errors import InvalidMetric, NonFiniteLoss
+from torchsystem.errors import InvalidLoss, InvalidMetric, MetricMismatch, NonFiniteLoss
+from torchsystem.training.accumulators import Accumulator, Own, detached, is_accumulator
+from torchsystem.training.computed import Computed, Result, is_number, merged, read
 
-Metric: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Metric: TypeAlias = Callable[[Any, Any], Tensor] | Accumulator
 
-FOLD = 256  # batches: what is kept until then is small, and a few operations then do for all of it
+FOLD = 256  # batches: a few operations then do for all that was kept until then
+ROOM = 2**22  # values: what is kept is folded earlier, if there is so much of it
 
 
 def accuracy(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -40,11 +44,12 @@ class Measures:
     """The metrics of one split on its way through the batches: means over samples, the loss always among them.
 
     Args:
-        metrics: By name, functions of predictions and targets that give a value per sample (or per element). Their
-            mean over all of them is reported.
+        metrics: By name, functions of predictions and targets that give a value per sample (or per element), the mean
+            of which is reported; or objects with `update`, `compute` and `reset`, such as those of torchmetrics. Of
+            these it has copies of its own: what one split takes in is never mixed with another's.
 
     Raises:
-        InvalidMetric: A name is taken by the loss, or has a `/`, which parts splits from metrics.
+        InvalidMetric: A name is taken by the loss, or has a `/`, which parts splits from metrics; or it is no metric.
 
     Examples:
         >>> measures = Measures({"accuracy": accuracy})
@@ -55,25 +60,28 @@ class Measures:
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
-        for name in metrics:
-            if name == "loss" or "/" in name:
-                message = f"metric {name!r}: the name is the loss's, or has a '/'. Call it something else."
-                raise InvalidMetric(message)
-        self._metrics = tuple(metrics.values())
-        self._names = ("loss", *metrics)
+        for name, metric in metrics.items():
+            _check(name, metric)
+        self._order = tuple(metrics)
+        self._own = {name: Own(name, metric) for name, metric in metrics.items() if is_accumulator(metric)}
+        self._functions: dict[str, Any] = {name: one for name, one in metrics.items() if name not in self._own}
         self.reset()
 
     def reset(self) -> None:
         """Begin anew."""
         self._losses: list[Tensor] = []
         self._weights: list[int] = []
-        self._kept: tuple[list[Tensor], ...] = tuple([] for _ in self._metrics)
-        self._keepers = [(metric, kept.append) for metric, kept in zip(self._metrics, self._kept, strict=True)]
-        self._sums: Tensor | None = None  # of the loss and each metric, then of how many there were of each
+        self._kept: dict[str, list[Tensor]] = {name: [] for name in self._functions}
+        self._keepers = [(metric, self._kept[name].append) for name, metric in self._functions.items()]
+        self._until = 1  # so many batches are kept before anybody looks at how much that is
+        self._sums: Tensor | None = None  # of the loss and each function, then of how many there were of each
         self._folded = 0
-        self._bad: Tensor | None = None  # the number of the first batch whose loss was not finite, or -1
+        self._bad: Tensor | None = None  # the number of the first folded batch whose loss was not finite, or -1
+        for own in self._own.values():
+            own.reset()
+        self._updates = [own.update for own in self._own.values()]
 
-    def update(self, predictions: Tensor, targets: Tensor, loss: Tensor, samples: int) -> None:
+    def update(self, predictions: Any, targets: Any, loss: Tensor, samples: int) -> None:
         """Take in a batch. Nothing is read from the device.
 
         Args:
@@ -81,57 +89,213 @@ class Measures:
             targets: What was to be predicted; not looked at without metrics.
             loss: The mean loss of the batch, a scalar.
             samples: How many samples the batch had: the weight of its loss.
+
+        Raises:
+            InvalidLoss: The loss is no tensor, or more than one number.
+            InvalidMetric: What a metric gave is no tensor.
         """
         losses = self._losses
-        losses.append(loss.detach())
+        try:
+            losses.append(loss.detach())
+        except AttributeError:
+            message = f"the loss is {loss!r}, and no tensor. Return it as the criterion gives it, without .item()."
+            raise InvalidLoss(message) from None
         self._weights.append(samples)
-        for metric, keep in self._keepers:
-            keep(metric(predictions, targets))
-        if len(losses) >= FOLD:
-            self._fold()
+        if self._order:
+            predictions = predictions.detach() if type(predictions) is Tensor else detached(predictions)
+            for metric, keep in self._keepers:
+                keep(metric(predictions, targets))
+            for update in self._updates:
+                update(predictions, targets)
+        if len(losses) >= self._until:
+            self._look()
 
-    def compute(self) -> dict[str, float]:
-        """Read the means of all since `reset`, and begin anew; empty if there were no batches.
+    def check(self) -> None:
+        """Refuse losses that are not finite, before anybody keeps what came of them: one read from the device.
+
+        What was gathered stays as it is.
 
         Raises:
             NonFiniteLoss: The loss of a batch was infinite or not a number; the first such batch is named.
         """
+        bad = self._first_bad(torch.stack(_together(self._losses)) if self._losses else None)
+        if bad is not None:
+            _refuse(int(bad.item()))
+
+    def compute(self) -> Computed:
+        """Read what came of all since `reset`, in one read, and begin anew; empty if there were no batches.
+
+        Returns:
+            The numbers by name; what is more than one number is in its `details`.
+
+        Raises:
+            NonFiniteLoss: The loss of a batch was infinite or not a number; the first such batch is named.
+            InvalidMetric: What a metric came to is neither a number nor a tensor, nor are there such by name.
+        """
         self._fold()
         if self._sums is None or self._bad is None:
-            return {}
-        *values, bad = torch.cat([self._sums, self._bad.to(self._sums.dtype).reshape(1)]).tolist()
+            return Computed({}, {})
+        try:
+            results = self._results()
+        except Exception:
+            self.check()  # which may be why
+            raise
+        numbers = {name: result for name, result in results.items() if is_number(result)}
+        beside = {
+            name: result.clone()  # or a reset in place would empty it
+            for name, result in results.items()
+            if isinstance(result, Tensor) and name not in numbers
+        }
+        (sums, (bad,), *values) = read(self._sums, self._bad, *numbers.values())
         self.reset()
-        if bad >= 0:
+        _refuse(int(bad))
+        computed = {name: value for name, (value,) in zip(numbers, values, strict=True)}
+        totals, counts = sums[: len(sums) // 2], sums[len(sums) // 2 :]
+        means = (total / count if count else math.nan for total, count in zip(totals, counts, strict=True))
+        computed |= zip(("loss", *self._functions), means, strict=True)
+        return Computed(computed, beside)
+
+    def _results(self) -> dict[str, Result]:
+        """Return what all came to, in order, not read yet; where there are means, these have their place."""
+        names = ("loss", *self._order)
+        return merged(self._own[name].compute() if name in self._own else {name: math.nan} for name in names)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was gathered since `reset`, as tensors and plain values. Nothing is read, and nothing is folded.
+
+        So one that takes it up computes, bit by bit, what this one would have.
+        """
+        return {
+            "names": list(self._order),
+            "losses": torch.stack(self._losses) if self._losses else None,
+            "weights": list(self._weights),
+            "kept": {name: _joined(kept) if kept else None for name, kept in self._kept.items()},
+            "until": self._until,
+            "sums": self._sums,
+            "folded": self._folded,
+            "bad": self._bad,
+            "accumulators": {name: own.state_dict() for name, own in self._own.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device | None = None) -> None:
+        """Take up what another one of the same metrics had gathered.
+
+        Args:
+            state: What its `state_dict` returned.
+            device: Where the losses to come will be; as the state is, by default.
+
+        Raises:
+            MetricMismatch: It has other metrics.
+        """
+        mine, theirs = list(self._order), list(state["names"])
+        if theirs != mine or state["accumulators"].keys() != self._own.keys():
             message = (
-                f"the loss of batch {int(bad)} (counted from 0 since the last report) is not finite. Look at its data, "
-                f"lower the learning rate, or clip the gradients."
+                f"the state is of the metrics {', '.join(theirs) or 'none'}; these are {', '.join(mine) or 'none'}. "
+                f"Go on with the same metrics in the same order, or begin at the start of an epoch."
             )
-            raise NonFiniteLoss(message)
-        count = len(self._names)
-        sums, counts = values[:count], values[count:]
-        return {name: total / number for name, total, number in zip(self._names, sums, counts, strict=True)}
+            raise MetricMismatch(message)
+        here = {name: _brought(state[name], device) for name in ("losses", "sums", "bad")}
+        self.reset()
+        self._losses.extend([] if here["losses"] is None else here["losses"].unbind())
+        self._weights.extend(state["weights"])
+        for name, kept in self._kept.items():
+            value = _brought(state["kept"][name], device)
+            kept.extend([] if value is None else [value])
+        self._until = state["until"]
+        self._sums, self._folded, self._bad = here["sums"], state["folded"], here["bad"]
+        for name, own in self._own.items():
+            own.load_state_dict(state["accumulators"][name], device)
+
+    def _look(self) -> None:
+        """Fold what is kept, unless there is room for more of the same."""
+        if self._losses[-1].ndim:
+            message = (
+                f"the loss has the shape {tuple(self._losses[-1].shape)}, and should be the mean of its batch. Return "
+                f"predictions first, the loss second; and leave reduction='none' out."
+            )
+            raise InvalidLoss(message)
+        for name, kept in self._kept.items():
+            if not isinstance(kept[-1], Tensor):
+                message = (
+                    f"metric {name!r} gave {kept[-1]!r}, which is no tensor. Return the values of the samples of a "
+                    f"batch as a tensor, or write an object with update, compute and reset."
+                )
+                raise InvalidMetric(message)
+        count = len(self._losses)
+        if count < FOLD:
+            self._until = _fitting(count, sum(value.numel() for kept in self._kept.values() for value in kept))
+        if count >= self._until:
+            self._fold()
 
     @torch.no_grad()
     def _fold(self) -> None:
         if not self._losses:
             return
-        losses = torch.stack(self._losses)
+        losses = torch.stack(_together(self._losses))
         wide = torch.float32 if losses.device.type == "mps" else torch.float64  # Apple's have no doubles
-        losses = losses.to(wide)
         weights = torch.tensor(self._weights, dtype=wide).to(losses.device, non_blocking=True)
-        gathered = [torch.cat([value.reshape(-1) for value in kept]) for kept in self._kept]
-        sums = [losses @ weights, *(values.sum(dtype=wide) for values in gathered)]
-        counts = torch.tensor([sum(self._weights), *(values.numel() for values in gathered)], dtype=wide)
+        gathered = [_joined(kept) for kept in self._kept.values()]
+        numbers = [values.numel() for values in gathered]
+        sums = [losses.to(wide) @ weights, *(values.sum(dtype=wide).to(losses.device) for values in gathered)]
+        counts = torch.tensor([sum(self._weights), *numbers], dtype=wide)
         folded = torch.cat([torch.stack(sums), counts.to(losses.device, non_blocking=True)])
-        self._note_first_bad(losses)
-        self._sums = folded if self._sums is None else self._sums + folded
+        self._bad = self._first_bad(losses)
+        self._sums = folded if self._sums is None else self._sums.to(losses.device) + folded
         self._folded += len(self._losses)
+        self._until = _fitting(len(self._losses), sum(numbers))
         self._losses.clear()
         self._weights.clear()
-        for kept in self._kept:
+        for kept in self._kept.values():
             kept.clear()
 
-    def _note_first_bad(self, losses: Tensor) -> None:
+    @torch.no_grad()
+    def _first_bad(self, losses: Tensor | None) -> Tensor | None:
+        """Return the number of the first batch whose loss was not finite, or -1; None if there were no batches."""
+        if losses is None:
+            return self._bad
         wrong = ~losses.isfinite()
         first = torch.where(wrong.any(), wrong.int().argmax() + self._folded, -1)
-        self._bad = first if self._bad is None else torch.where(self._bad >= 0, self._bad, first)
+        if self._bad is None:
+            return first
+        before = self._bad.to(first.device)
+        return torch.where(before >= 0, before, first)
+
+
+def _check(name: str, metric: object) -> None:
+    if name == "loss" or "/" in name:
+        message = f"metric {name!r}: the name is the loss's, or has a '/'. Call it something else."
+        raise InvalidMetric(message)
+    if isinstance(metric, type) or not (is_accumulator(metric) or callable(metric)):
+        message = (
+            f"metric {name!r} is {metric!r}. Write a function of predictions and targets, or an object (not its class) "
+            f"with update, compute and reset."
+        )
+        raise InvalidMetric(message)
+
+
+def _fitting(count: int, values: int) -> int:
+    """Say how many batches may be kept, if so many have so many values."""
+    return max(1, min(FOLD, ROOM * count // max(values, 1)))
+
+
+def _joined(kept: list[Tensor]) -> Tensor:
+    return torch.cat([value if value.ndim == 1 else value.reshape(-1) for value in _together(kept)])
+
+
+def _together(values: list[Tensor]) -> list[Tensor]:
+    """Bring what was kept by another process, and taken up from its state, to where the rest is."""
+    device = values[-1].device
+    return values if values[0].device == device else [value.to(device) for value in values]
+
+
+def _brought(value: Tensor | None, device: torch.device | None) -> Tensor | None:
+    return value if value is None or device is None else value.to(device)
+
+
+def _refuse(bad: int) -> None:
+    if bad >= 0:
+        message = (
+            f"the loss of batch {bad} (counted from 0 since the last report) is not finite. Look at its data, "
+            f"lower the learning rate, or clip the gradients."
+        )
+        raise NonFiniteLoss(message)

@@ -3,99 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial, wraps
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
-from torchsystem.depends import Depends, Provider
+from torchsystem.depends import Depends, Provider, inject
 from torchsystem.domain import Aggregate
-from torchsystem.errors import InvalidSplit
-from torchsystem.services import Producer, Service
-from torchsystem.training.batches import OnDevice, call, samples_in, targets_of
-from torchsystem.training.budget import Budget
+from torchsystem.services import Mailbox, Producer, Service, Timers, mailbox
+from torchsystem.training.batches import call, joined, refuse_outcome, samples_in, targets_of
+from torchsystem.training.budget import Budget, checked_limit
 from torchsystem.training.events import BatchEnded
-from torchsystem.training.loop import Epoch, Run, batches
-from torchsystem.training.metrics import Measures, Metric
-from torchsystem.training.optimization import Optimization
+from torchsystem.training.held import generators_of, generators_of_modules
+from torchsystem.training.interrupts import DEFAULT, checked, interrupts
+from torchsystem.training.loop import learned, lived, seen
+from torchsystem.training.metrics import Measures
+from torchsystem.training.modes import modes_kept
+from torchsystem.training.prediction import Answers, Collate, Question, Transform, predict, state_of, tell_predicted
+from torchsystem.training.randomness import untouched
+from torchsystem.training.run import Epoch, Run, under_way
+from torchsystem.training.search import tune_batch_size, tune_learning_rate
+from torchsystem.training.settings import Settings, settings
+from torchsystem.training.splits import Loader, Split, check_batches, check_loader, check_splits, loader_of
 from torchsystem.training.tracker import Clock
-from torchsystem.triggers import Trigger
 
 History: TypeAlias = list[dict[str, float]]
-Loader: TypeAlias = Iterable[Any]
-
-
-class Split(NamedTuple):
-    """A split that is not gone through in every epoch.
-
-    Attributes:
-        loader: Its batches.
-        when: When it is due, asked at the end of each epoch: `every(5, "epochs")`.
-    """
-
-    loader: Loader
-    when: Trigger
-
-
-def device() -> str | torch.device:
-    """Say where to train: on the GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def precision() -> torch.dtype | None:
-    """Say in which type to compute what may be computed so (`torch.autocast`); None for the types as they are."""
-    return None
-
-
-def metrics() -> Mapping[str, Metric]:
-    """Say what to measure beside the loss, by name."""
-    return {}
-
-
-class Settings(NamedTuple):
-    """What the handlers of a training need."""
-
-    device: torch.device
-    precision: torch.dtype | None
-    metrics: Mapping[str, Metric]
-
-    def computing(self, function: Callable[..., Any], aggregate: Aggregate) -> Callable[..., Any]:
-        """Return `function` of `aggregate` as it computes in the precision that is bound, or in that of its own.
-
-        What listeners and metrics compute is left alone.
-        """
-        context = self._context(aggregate)
-        if context is None:
-            return function
-
-        @wraps(function)
-        def compute(*args: Any, **kwargs: Any) -> Any:
-            with context():
-                return function(*args, **kwargs)
-
-        return compute
-
-    def _context(self, aggregate: Aggregate) -> Callable[[], AbstractContextManager[Any]] | None:
-        if self.precision is not None:
-            return partial(torch.autocast, self.device.type, self.precision)
-        own = (one for one in vars(aggregate).values() if isinstance(one, Optimization))
-        return next((one.autocast for one in own if one.precision is not None), None)
-
-    def bring(self, loader: Loader) -> Loader:
-        """Return the batches on the device; where they are made on it, the loader as it is."""
-        return loader if self.device.type == "cpu" else OnDevice(loader, self.device)
-
-
-def settings(
-    device: str | torch.device = Depends(device),
-    precision: torch.dtype | None = Depends(precision),
-    metrics: Mapping[str, Metric] = Depends(metrics),
-) -> Settings:
-    """Gather what the handlers need."""
-    return Settings(torch.device(device), precision, metrics)
 
 
 class Training(Service):
@@ -103,12 +37,14 @@ class Training(Service):
 
     Its handlers are called by hand or by name; `device`, `precision` and `metrics` are its dependencies, to be
     overridden. Listeners are plugged into its `producer`. A stop that one of them asks for takes effect after the
-    facts of the epoch are out, and nobody undoes it.
+    facts of the epoch are out, and nobody undoes it. Signals are acted on between two batches.
 
     Args:
         name: What to call it in messages.
         provider: Where its dependencies are bound; one of its own by default.
         clock: What tells seconds.
+        timers: What is due by the clock, handed to listeners as `Elapsed`, between two batches.
+        signals: What ends the process where it is safe: SIGTERM and SIGINT by default.
 
     Examples:
         >>> from torch import nn, optim, tensor
@@ -126,13 +62,24 @@ class Training(Service):
     """
 
     def __init__(
-        self, name: str | None = "training", *, provider: Provider | None = None, clock: Clock = time.monotonic
+        self,
+        name: str | None = "training",
+        *,
+        provider: Provider | None = None,
+        clock: Clock = time.monotonic,
+        timers: Timers | None = None,
+        signals: Iterable[int] = DEFAULT,
     ) -> None:
         super().__init__(name, provider=provider)
         self.producer = Producer("training", failures="finish")
         self._clock = clock
-        for method in (self.fit, self.train, self.validate):
+        self._timers = timers
+        self._signals = checked(signals)
+        self._answers = Answers()
+        for method in (self.fit, self.train, self.validate, self.predict):
             setattr(self, method.__name__, self.handler(method))
+        self.tune_learning_rate = self.handler(tune_learning_rate)
+        self.tune_batch_size = self.handler(tune_batch_size)
 
     def fit(  # noqa: PLR0913 - each says one thing about how long to train
         self,
@@ -144,12 +91,14 @@ class Training(Service):
         samples: int | None = None,
         seconds: float | None = None,
         limit: int | None = None,
+        accept: str | Iterable[str] = (),
         settings: Settings = Depends(settings),
     ) -> History:
         """Train an aggregate until the budget is used up, or somebody asks for a stop.
 
         The budget is the total: the same line again goes on where the aggregate is, and changes nothing when all is
-        done. A run that is cut between two batches has no facts of the epoch that it did not finish.
+        done; an aggregate that was restored from a checkpoint goes on in the middle of an epoch too. A run that is cut
+        between two batches has no facts of the epoch that it did not finish.
 
         Args:
             aggregate: What to train: its `fit` is called with each batch of `"train"`, its `evaluate` with those of all
@@ -160,31 +109,37 @@ class Training(Service):
             samples: How many training samples, in all.
             seconds: How many seconds of running, in all.
             limit: How many batches of each split at most, for a smoke run.
+            accept: Names, or patterns with `*`, of what may differ from what an interrupted run began with, such as
+                `"train.batch_size"`.
             settings: Device, precision and metrics; as they are bound, by default.
 
         Returns:
-            The metrics of each epoch of this call, by split and name: `"validation/loss"`.
+            The metrics of each epoch of this call, and of the run that it continues, by split and name:
+            `"validation/loss"`.
 
         Raises:
-            InvalidBudget: Nothing says how long.
-            InvalidSplit: There is no `"train"`.
+            InvalidBudget: Nothing says how long, or the limit is no number of batches.
+            InvalidLoss: What `fit` or `evaluate` returned is not predictions and a loss.
+            InvalidSplit: There is no `"train"`; or a loader has no batches, or is an iterator, and spent.
+            MismatchedRun: The run that is to go on began with other data.
             NonFiniteLoss: A loss was infinite or not a number.
+            NotAnAggregate: It is something else that is to be trained.
+            SystemExit: A signal came; its code is 128 and the signal's number.
         """
-        if "train" not in loaders:
-            message = f"fit: the splits are {sorted(loaders)}; the one to learn from is called 'train'."
-            raise InvalidSplit(message)
-        run = self._run(aggregate, Budget(epochs, steps, samples, seconds))
-        history: History = []
-        try:
-            life = run.epochs()  # held, or it would be closed before the failure is told
-            for epoch in life:
-                self._epoch(epoch, loaders, limit, settings)
-                if not run.is_cut:
-                    history.append(epoch.metrics)
-        except BaseException as error:
-            run.fail(error)
-            raise
-        return history
+        check_splits(loaders)
+        checked_limit(limit)
+        run = self._run(aggregate, Budget(epochs, steps, samples, seconds), accept)
+        with interrupts(*self._signals), closing(lived(run)) as life:  # held until the failure is told, and no longer
+            try:
+                for epoch in life:
+                    for name, split in loaders.items():  # what cannot be gone through is refused before a batch
+                        check_batches(loader_of(split), name)
+                        run.cursors.over(loader_of(split), name)
+                    self._epoch(epoch, loaders, limit, settings)
+            except BaseException as error:
+                run.fail(error)
+                raise
+        return run.history
 
     def train(
         self, aggregate: Aggregate, loader: Loader, *, limit: int | None = None, settings: Settings = Depends(settings)
@@ -197,10 +152,12 @@ class Training(Service):
         Raises:
             StopIteration: A listener asked for a stop.
         """
-        epoch = self._epoch_alone(aggregate)
-        measured = self._learn(epoch, loader, limit, settings)
-        epoch.run.tracker.save()
-        return _told(epoch, "train", measured)
+        checked_limit(limit)
+        check_loader(loader, "train")
+        with self._alone(aggregate) as epoch:
+            measured = self._learn(epoch, loader, limit, settings)
+            epoch.run.tracker.save()
+            return _told(epoch, "train", measured)
 
     def validate(
         self, aggregate: Aggregate, loader: Loader, *, limit: int | None = None, settings: Settings = Depends(settings)
@@ -213,56 +170,156 @@ class Training(Service):
         Raises:
             StopIteration: A listener asked for a stop.
         """
-        epoch = self._epoch_alone(aggregate)
-        return _told(epoch, "validation", self._judge(aggregate, loader, limit, settings))
+        checked_limit(limit)
+        check_loader(loader, "validate")
+        with self._alone(aggregate) as epoch:
+            return _told(epoch, "validation", self._judge(epoch, "validation", loader, limit, settings))
 
-    def _run(self, aggregate: Aggregate, budget: Budget) -> Run:
-        return Run(aggregate, self.producer, budget, clock=self._clock)
+    def predict(  # noqa: PLR0913 - each says one thing about what to make of the predictions
+        self,
+        aggregate: Aggregate,
+        loader: Loader,
+        *,
+        split: str = "prediction",
+        limit: int | None = None,
+        transform: Transform | None = None,
+        collate: Collate = joined,
+        cache: bool = True,
+        settings: Settings = Depends(settings),
+    ) -> Any:
+        """Predict all batches of a loader; tell of each, and of the end.
 
-    def _epoch_alone(self, aggregate: Aggregate) -> Epoch:
-        """Return an epoch of which one split alone is gone through, and which is not counted."""
-        return Epoch(self._run(aggregate, Budget(epochs=aggregate.epoch + 1)))
+        Batches are predicted by the aggregate's `predict`, if it has one, else by calling it; with their inputs, which
+        is all but the targets. While the weights are the same, the same question is answered from memory: about the
+        very same loader, by the same functions. Random numbers, and the phase of the aggregate, are left as they were.
+
+        Args:
+            aggregate: What predicts.
+            loader: The batches.
+            split: What they are called, in events.
+            limit: How many of them at most.
+            transform: What is made of the predictions of each batch.
+            collate: What is made of those of all batches; joined along their first dimension by default.
+            cache: Whether an earlier answer may be given again. It is the same object; do not change it.
+            settings: Device and precision; as they are bound, by default.
+
+        Returns:
+            The predictions, collated.
+
+        Examples:
+            >>> from torch import nn, optim, tensor
+            >>> from torchsystem.training import Supervised, Training
+            >>> network = nn.Linear(2, 3)
+            >>> model = Supervised(network, nn.CrossEntropyLoss(), optim.SGD(network.parameters(), lr=0.1))
+            >>> loader = [(tensor([[0.0, 1.0]]), tensor([1])), (tensor([[1.0, 0.0]]), tensor([2]))]
+            >>> Training().handle("predict", model, loader, transform=lambda scores: scores.argmax(1)).shape
+            torch.Size([2])
+        """
+        check_loader(loader, "predict")
+        question = Question(loader, split, checked_limit(limit), transform, collate)
+        state = state_of(aggregate, settings) if cache else ""
+        known = self._answers.find(aggregate, question, state) if cache else None
+        held = generators_of(loader) | generators_of_modules(aggregate)
+        with modes_kept(aggregate), self._alone(aggregate) as epoch, untouched(held):
+            predictions = predict(epoch, question, settings) if known is None else known.predictions
+            if cache and known is None:
+                self._answers.remember(aggregate, question, state, predictions)
+            tell_predicted(epoch, question, predictions, is_cached=known is not None)
+        return predictions
+
+    def _run(self, aggregate: Aggregate, budget: Budget, accept: str | Iterable[str] = ()) -> Run:
+        return Run(
+            aggregate,
+            self.producer,
+            budget,
+            clock=self._clock,
+            timers=self._timers,
+            mailbox=self._mailbox(),
+            accept=accept,
+        )
+
+    def _mailbox(self) -> Mailbox | None:
+        """Return the mailbox that is bound, if one is."""
+        if mailbox not in self.dependency_overrides:
+            return None
+
+        @inject(self.provider)
+        def bound(box: Mailbox = Depends(mailbox)) -> Mailbox:
+            return box
+
+        return bound()
+
+    @contextmanager
+    def _alone(self, aggregate: Aggregate) -> Generator[Epoch]:
+        """Make an epoch of which one split alone is gone through, and which is not counted.
+
+        A run that is under way, whose listener asks for it, finds its aggregate in the modes that it had.
+        """
+        around = under_way(aggregate)
+        if around is not None:
+            around.tracker.save()
+        run = self._run(aggregate, Budget(epochs=aggregate.epoch + 1))
+        run.tracker.batch_in_epoch = 0
+        modes = nullcontext() if around is None else modes_kept(aggregate)
+        with interrupts(*self._signals), modes, run.under_way():
+            yield Epoch(run)
 
     def _epoch(
         self, epoch: Epoch, loaders: Mapping[str, Loader | Split], limit: int | None, settings: Settings
     ) -> None:
         run = epoch.run
-        before = run.tracker.progress()
-        for name, split in loaders.items():
-            if name == "train":
-                measured = self._learn(epoch, _loader(split), limit, settings)
-                if run.is_cut:
-                    return
-                epoch.report(name, measured)
+        if not epoch.is_behind("train"):
+            measured = self._learn(epoch, loader_of(loaders["train"]), limit, settings)
+            if run.is_cut:
+                return
+            epoch.report("train", measured)
         finished = replace(run.tracker.progress(), epoch=epoch.number + 1)
         for name, split in loaders.items():
-            if name != "train" and (not isinstance(split, Split) or split.when(before, finished)):
-                epoch.report(name, self._judge(run.aggregate, _loader(split), limit, settings))
+            is_due = not isinstance(split, Split) or split.when(epoch.before, finished)
+            if name != "train" and is_due and not epoch.is_behind(name):
+                epoch.report(name, self._judge(epoch, name, loader_of(split), limit, settings))
 
     def _learn(self, epoch: Epoch, loader: Loader, limit: int | None, settings: Settings) -> dict[str, float]:
-        aggregate: Any = epoch.run.aggregate  # its `fit` and `evaluate` are what the user makes them
+        run = epoch.run
+        aggregate: Any = run.aggregate  # its `fit` and `evaluate` are what the user makes them
         aggregate.phase = "train"
-        measures, tracker = Measures(settings.metrics), epoch.run.tracker
+        measures, tracker = Measures(settings.metrics), run.tracker
         fit = settings.computing(aggregate.fit, aggregate)
         targets, update = targets_of(aggregate), measures.update
-        tells = epoch.run.producer.wants(BatchEnded)
-        for batch in batches(epoch, settings.bring(loader), limit=limit):
-            predictions, loss = call(fit, batch)
+        tells = run.producer.wants(BatchEnded)
+        epoch.keep("train", measures)
+        for batch in learned(epoch, run.cursors.over(loader, "train"), "train", limit, settings.bring):
+            outcome = call(fit, batch)
+            try:
+                predictions, loss = outcome
+            except (TypeError, ValueError):
+                refuse_outcome("fit", outcome)
             update(predictions, targets(batch), loss, tracker.in_batch)
             if tells:
                 epoch.fitted = (predictions, loss.detach())
+        if run.is_cut:
+            measures.check()
+            return {}  # what was gathered stays, for whoever goes on
+        epoch.let_go("train")
         return measures.compute()
 
-    def _judge(self, aggregate: Any, loader: Loader, limit: int | None, settings: Settings) -> dict[str, float]:
+    def _judge(
+        self, epoch: Epoch, split: str, loader: Loader, limit: int | None, settings: Settings
+    ) -> dict[str, float]:
+        aggregate: Any = epoch.run.aggregate
         aggregate.phase = "evaluation"
         measures = Measures(settings.metrics)
         evaluate, targets = settings.computing(aggregate.evaluate, aggregate), targets_of(aggregate)
+        epoch.keep(split, measures)
         with torch.no_grad():
-            for number, batch in enumerate(settings.bring(loader)):
-                if number == limit:
-                    break
-                predictions, loss = call(evaluate, batch)
+            for batch in seen(epoch, epoch.run.cursors.over(loader, split), split, limit, settings.bring):
+                outcome = call(evaluate, batch)
+                try:
+                    predictions, loss = outcome
+                except (TypeError, ValueError):
+                    refuse_outcome("evaluate", outcome)
                 measures.update(predictions, targets(batch), loss, samples_in(batch))
+        epoch.let_go(split)
         return measures.compute()
 
 
@@ -276,7 +333,3 @@ def _told(epoch: Epoch, split: str, measured: dict[str, float]) -> dict[str, flo
     if epoch.run.reason is not None:
         raise StopIteration(epoch.run.reason)
     return measured
-
-
-def _loader(split: Loader | Split) -> Loader:
-    return split.loader if isinstance(split, Split) else split

@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from torchsystem.errors import InvalidStopping, MissingMetric, NonFiniteMetric
-from torchsystem.services import Consumer, handler
-from torchsystem.training.events import EpochEnded
+from torchsystem.training.watch import MetricWatch, OnNan, refuse
 
 Direction = Literal["min", "max"]
 
 
-class EarlyStopping(Consumer):
+class EarlyStopping(MetricWatch):
     """Ask for a stop when a metric did not get better for some epochs.
 
     It can only ask: it enqueues a `StopIteration` in the aggregate's events, which takes effect when all facts of the
@@ -43,42 +41,25 @@ class EarlyStopping(Consumer):
         *,
         patience: int,
         minimum_delta: float = 0.0,
-        nan: Literal["stop", "ignore", "raise"] = "stop",
+        nan: OnNan = "stop",
     ) -> None:
-        super().__init__(f"early stopping on {metric}")
         _check(metric, direction, patience, minimum_delta, nan)
-        self.metric = metric
+        super().__init__(f"early stopping on {metric}", metric, nan)
         self.direction = direction
         self.patience = patience
         self.minimum_delta = minimum_delta
-        self.nan = nan
         self.best: float | None = None
         self.waited = 0
 
-    @handler
-    def watch(self, event: EpochEnded) -> None:
-        """Look at the metric of an epoch.
-
-        Raises:
-            MissingMetric: It was never reported.
-            NonFiniteMetric: It is not a number, and that shall be an error.
-        """
-        value = event.metrics.get(self.metric)
-        if value is None:
-            self._miss(event)
-            return
-        if math.isnan(value) and self.nan != "ignore":
-            if self.nan == "raise":
-                message = f"{self.metric} is not a number after epoch {event.progress.epoch}."
-                raise NonFiniteMetric(message)
-            event.aggregate.events.enqueue(StopIteration(f"{self.metric} is not a number"))
-        elif self._is_better(value):
+    def judge(self, value: float) -> str | None:
+        """Say why to stop at a value; None to go on."""
+        if self._is_better(value):
             self.best, self.waited = value, 0
-        else:
-            self.waited += 1
-            if self.waited >= self.patience:
-                reason = f"{self.metric} did not get better than {self.best} in {self.waited} epochs"
-                event.aggregate.events.enqueue(StopIteration(reason))
+            return None
+        self.waited += 1
+        if self.waited < self.patience:
+            return None
+        return f"{self.metric} did not get better than {self.best} in {self.waited} epochs"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what it remembers, beside what every consumer does."""
@@ -86,7 +67,7 @@ class EarlyStopping(Consumer):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up what was remembered."""
-        super().load_state_dict({name: value for name, value in state.items() if name not in {"best", "waited"}})
+        super().load_state_dict(state)
         self.best, self.waited = state["best"], state["waited"]
 
     def _is_better(self, value: float) -> bool:
@@ -97,13 +78,6 @@ class EarlyStopping(Consumer):
         gain = self.best - value if self.direction == "min" else value - self.best
         return gain > self.minimum_delta
 
-    def _miss(self, event: EpochEnded) -> None:
-        """Refuse a metric that never came; one that comes only now and then is missing now and then."""
-        if self.best is None and self.waited == 0:
-            there = ", ".join(event.metrics) or "none"
-            message = f"{self.name}: the epoch has no {self.metric!r}. Its metrics are: {there}."
-            raise MissingMetric(message)
-
 
 def _check(metric: str, direction: str, patience: int, minimum_delta: float, nan: str) -> None:
     wrong = {
@@ -113,10 +87,6 @@ def _check(metric: str, direction: str, patience: int, minimum_delta: float, nan
         "minimum_delta": not 0 <= minimum_delta < math.inf,
         "nan": nan not in {"stop", "ignore", "raise"},
     }
-    names = [name for name, is_wrong in wrong.items() if is_wrong]
-    if names:
-        message = (
-            f"EarlyStopping({metric!r}, {direction!r}, patience={patience!r}, ...): {', '.join(names)} has no meaning. "
-            f"Write the metric as 'split/name', the direction 'min' or 'max', and a patience of 1 or more epochs."
-        )
-        raise InvalidStopping(message)
+    rule = f"EarlyStopping({metric!r}, {direction!r}, patience={patience!r}, ...)"
+    remedy = "Write the metric as 'split/name', the direction 'min' or 'max', and a patience of 1 or more epochs."
+    refuse(rule, wrong, remedy)

@@ -36,14 +36,14 @@ class Tracker:
     )
 
     def __init__(self, aggregate: Aggregate, clock: Clock, optimizations: Sequence[Optimization]) -> None:
-        known: Progress = aggregate.__dict__.get("progress", Progress())
+        known = aggregate.progress
         self._aggregate = aggregate
         self._clock = clock
         self._started = clock()
         self._before = known.elapsed
         self._optimizations = optimizations
         self.batch: int = known.batch
-        self.batch_in_epoch = 0
+        self.batch_in_epoch: int = known.batch_in_epoch
         self.samples: int = known.samples
         self.in_batch = 0  # samples in the batch under way
 
@@ -55,7 +55,10 @@ class Tracker:
     @property
     def steps(self) -> int:
         """The real steps of all optimizers; as many as batches where nobody counts them."""
-        return sum(one.steps for one in self._optimizations) if self._optimizations else self.batch
+        if not self._optimizations:
+            return self.batch
+        first, *others = self._optimizations
+        return first.steps + sum(one.steps for one in others) if others else first.steps
 
     def progress(self) -> Progress:
         """Return how far the run has come."""
@@ -64,5 +67,5 @@ class Tracker:
     def save(self) -> Progress:
         """Write the progress into the aggregate, and return it."""
         progress = self.progress()
-        self._aggregate.__dict__["progress"] = progress
+        self._aggregate.progress = progress
         return progress

@@ -1,0 +1,52 @@
+"""What a loader's data is, in plain values, so that a run notices when it goes on over another."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from torchsystem.domain.plain import Plain
+from torchsystem.errors import RegistryError
+from torchsystem.registry import getmetadata
+
+
+def description(loader: object) -> dict[str, Plain]:
+    """Describe the data of a loader: what it is, how much there is of it, and how it is batched and drawn.
+
+    What is registered is described by its metadata, anything else by the name of its class.
+
+    Examples:
+        >>> from torch.utils.data import DataLoader
+        >>> description(DataLoader(range(10), batch_size=4))["samples"]
+        10
+    """
+    if not isinstance(loader, DataLoader):
+        return {"kind": _named(loader), **_length("batches", loader)}
+    drawn: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+    return {
+        "dataset": _known(loader.dataset),
+        **_length("samples", loader.dataset),
+        "batch_size": loader.batch_size if loader.batch_size is not None else getattr(drawn, "batch_size", None),
+        "drop_last": bool(getattr(drawn, "drop_last", False)),
+        "sampler": _known(getattr(drawn, "sampler", drawn)),
+    }
+
+
+def _length(name: str, sized: object) -> dict[str, Plain]:
+    try:
+        return {name: len(sized)} if isinstance(sized, Sized) else {}
+    except TypeError:
+        return {}
+
+
+def _known(thing: object) -> Plain:
+    try:
+        return getmetadata(thing)
+    except RegistryError:
+        return _named(thing)
+
+
+def _named(thing: object) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"

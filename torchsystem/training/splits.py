@@ -1,0 +1,69 @@
+"""Splits: the batches by name, and what is refused as such before any is gone through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from torchsystem.errors import InvalidSplit
+from torchsystem.training.batches import count
+from torchsystem.triggers import Trigger
+
+Loader: TypeAlias = Iterable[Any]
+
+
+class Split(NamedTuple):
+    """A split that is not gone through in every epoch.
+
+    Attributes:
+        loader: Its batches.
+        when: When it is due, asked at the end of each epoch: `every(5, "epochs")`.
+    """
+
+    loader: Loader
+    when: Trigger
+
+
+def check_splits(loaders: object) -> None:
+    """Refuse what are no loaders by split, or none to learn from, or one of which nobody can tell when it is due.
+
+    Raises:
+        InvalidSplit: They are not.
+    """
+    if not isinstance(loaders, Mapping):
+        message = f"fit: a {type(loaders).__qualname__} is no loader by split. Write {{'train': loader}}."
+        raise InvalidSplit(message)
+    if "train" not in loaders:
+        message = f"fit: the splits are {sorted(loaders)}; the one to learn from is called 'train'."
+        raise InvalidSplit(message)
+    for name, split in loaders.items():
+        if isinstance(split, Split) and not callable(split.when):
+            message = f"fit: Split(..., {split.when!r}) for {name!r}: write when as a trigger, every(5, 'epochs')."
+            raise InvalidSplit(message)
+
+
+def check_loader(loader: object, handler: str) -> None:
+    """Refuse loaders by split where one is wanted.
+
+    Raises:
+        InvalidSplit: They are several.
+    """
+    if isinstance(loader, Mapping):
+        message = f"{handler}: takes one loader, and not several by split. Write {handler}(model, loaders['...'])."
+        raise InvalidSplit(message)
+
+
+def check_batches(loader: Loader, split: str) -> None:
+    """Refuse a loader that is known to have no batches: nothing would come of it, and nobody would notice.
+
+    Raises:
+        InvalidSplit: It has none.
+    """
+    if count(loader, None) == 0:
+        message = f"the loader of {split!r} has no batches. Look at its data, and at drop_last; or leave the split out."
+        raise InvalidSplit(message)
+
+
+def loader_of(split: Loader | Split) -> Loader:
+    """Return the batches of a split."""
+    return split.loader if isinstance(split, Split) else split
