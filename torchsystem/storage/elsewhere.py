@@ -1,0 +1,180 @@
+"""Elsewhere: places that fsspec can reach, as a bucket of S3, behind what a store needs of a place."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from threading import Lock
+from typing import Any
+from uuid import uuid4
+
+from torchsystem.errors import MissingExtra, NotExclusive
+from torchsystem.storage.places import Source
+from torchsystem.storage.segments import OURS
+
+# Where `pipe_file(mode="create")` was measured to let one of several through. Elsewhere, fsspec may look first and
+# then write all the same, and two may look before either writes.
+EXCLUSIVE = {"memory", "s3", "s3a"}
+ATTEMPTS = 10  # to create a file while others do, before what the server says is raised
+IN_THIS_PROCESS = Lock()  # the memory of this process looks first and then writes, so one after the other
+
+
+class Elsewhere:
+    """A place behind an address that fsspec understands.
+
+    Args:
+        url: The address: `"s3://bucket/folder"`.
+        options: What the file system of fsspec takes, such as credentials. They are never shown.
+        exclusive: Whether to trust that it can create a file so that of several who try, one does. It is tried once.
+
+    Raises:
+        MissingExtra: The package that reaches such an address is not installed.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], *, exclusive: bool = False) -> None:
+        self._url, self._options, self._vouched = url, dict(options), exclusive
+        self.name = re.sub(r"//[^/@]*@", "//", url).partition("?")[0].rstrip("/")
+        self._opened: tuple[int, Any, str] | None = None
+        self._tried = False
+        self._open()
+
+    def create(self, key: str, source: Source) -> bool:
+        """Write a file that is not there yet, whole, and tell whether it was not.
+
+        When the answer of the other side was lost and the file was sent again, it may find itself, and tell that it
+        was there: nobody has created it then, and never two.
+
+        Raises:
+            NotExclusive: The file system cannot do that.
+        """
+        self._try()
+        return self._create(key, source)
+
+    def write(self, key: str, source: Source) -> None:
+        """Write a file, or replace it."""
+        fs, path = self._to(key)
+        if isinstance(source, Path):
+            fs.put_file(str(source), path)
+        else:
+            fs.pipe_file(path, source)
+
+    def append(self, key: str, data: bytes, before: bytes) -> None:
+        """Write a file anew, with what it held; objects cannot be added to."""
+        self.write(key, before + data)
+
+    def read(self, key: str) -> bytes:
+        """Return what is in a file."""
+        fs, path = self._at(key)
+        data: bytes = fs.cat_file(path)
+        return data
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Copy a file to a local path."""
+        fs, there = self._at(key)
+        fs.get_file(there, str(path))
+
+    def keys(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Yield the files below a folder, as they are now."""
+        fs, root = self._open()
+        path = f"{root}/{folder}".rstrip("/")
+        fs.invalidate_cache()  # what others have written since is not in the listings that are kept
+        with suppress(FileNotFoundError):
+            for name, info in sorted(fs.find(path, detail=True).items()):
+                key = name.removeprefix(root).lstrip("/")
+                if key and not key.endswith("/"):
+                    yield key, int(info["size"] or 0)
+
+    def remove(self, key: str) -> None:
+        """Remove a file, if it is there."""
+        fs, path = self._at(key)
+        with suppress(FileNotFoundError):
+            fs.rm_file(path)
+
+    def temporary(self) -> Path:
+        """Make a folder on this machine."""
+        return Path(tempfile.mkdtemp(prefix="torchsystem-"))
+
+    def _at(self, key: str) -> tuple[Any, str]:
+        fs, root = self._open()
+        return fs, f"{root}/{key}"
+
+    def _to(self, key: str) -> tuple[Any, str]:
+        """Return the file system, and a path in it that can be written to."""
+        fs, path = self._at(key)
+        if not _is_exclusive(fs):  # those that are need no folders
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        return fs, path
+
+    def _open(self) -> tuple[Any, str]:
+        """Return the file system, opened anew in a process that was forked off, and the path of the root in it."""
+        if self._opened is None or self._opened[0] != os.getpid():
+            try:
+                fs, root = import_module("fsspec").url_to_fs(self._url, **self._options)
+            except ImportError as error:
+                extra = "s3" if self._url.startswith("s3") else "storage"
+                message = f"{self.name} cannot be reached: {error}. Write: pip install 'torchsystem[{extra},storage]'"
+                raise MissingExtra(message) from error
+            self._opened = os.getpid(), fs, root.rstrip("/")
+        return self._opened[1:]
+
+    def _create(self, key: str, source: Source) -> bool:
+        for attempt in range(ATTEMPTS):
+            try:
+                self._write_new(key, source)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if not _is_conflict(error) or attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return True
+        return False
+
+    def _write_new(self, key: str, source: Source) -> None:
+        fs, path = self._to(key)
+        if fs.protocol == "memory":
+            with IN_THIS_PROCESS:
+                fs.pipe_file(path, source.read_bytes() if isinstance(source, Path) else source, mode="create")
+        elif isinstance(source, Path):
+            fs.put_file(str(source), path, mode="create")
+        else:
+            fs.pipe_file(path, source, mode="create")
+
+    def _try(self) -> None:
+        """See once that a second file of one name is refused: some servers do not know the condition, and obey."""
+        if self._tried:
+            return
+        if not self._vouched and not _is_exclusive(self._open()[0]):
+            message = (
+                f"Whether {self.name} lets one of several create a file is not known, and so nothing can be numbered "
+                f"or locked there. If you know that it does, write Store(..., exclusive=True)."
+            )
+            raise NotExclusive(message)
+        key = f"{OURS}/trial-{uuid4().hex}"
+        try:
+            if not self._create(key, b"1") or self._create(key, b"2"):
+                message = (
+                    f"{self.name} overwrites a file that is to be created only if it is not there (If-None-Match), so "
+                    f"nothing can be numbered or locked there. Write to a store that can, and mirror it there."
+                )
+                raise NotExclusive(message)
+        finally:
+            self.remove(key)
+        self._tried = True
+
+
+def _is_exclusive(fs: Any) -> bool:
+    """Tell whether a file system is known to create a file for one of several alone."""
+    protocol: str | tuple[str, ...] = fs.protocol
+    return not EXCLUSIVE.isdisjoint((protocol,) if isinstance(protocol, str) else protocol)
+
+
+def _is_conflict(error: OSError) -> bool:
+    """Tell whether a server had two conditional writes at once, and asks for this one to be sent again."""
+    response: Mapping[str, Any] = getattr(error.__cause__, "response", {})
+    return bool(response.get("Error", {}).get("Code") == "ConditionalRequestConflict")
