@@ -1,0 +1,342 @@
+"""Drift: a plan that is no longer the one that its journal knows is refused, or accepted by a word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.plans.fakes import Calls, Crash
+from torchsystem.errors import InvalidPlan, PlanDrift, UnknownJournalStep
+from torchsystem.plans import MemoryJournal, Plan
+from torchsystem.services import Service
+
+Steps = list[tuple[str, dict[str, Any]]]
+
+
+class World:
+    """A journal, and plans of changing steps over it; `ran` says what was done since it was last asked."""
+
+    def __init__(self) -> None:
+        self.journal = MemoryJournal()
+        self.done: list[str] = []
+        self.failing: set[str] = set()
+
+    @property
+    def ran(self) -> list[str]:
+        """What was done, and empty it."""
+        done, self.done = self.done, []
+        return done
+
+    def plan(self, *steps: tuple[str, Any], versions: dict[str, str] | None = None) -> Plan:
+        """Plan steps: pairs of an action, `a` to `c`, and an argument; a number below 0 refers back by so many."""
+        service = Service()
+
+        def do(action: str, value: object) -> str:
+            self.done.append(f"{action}{value}")
+            if f"{action}{value}" in self.failing:
+                raise LookupError(action)
+            return f"{action}{value}"
+
+        @service.handler
+        def a(value: object) -> str:
+            return do("a", value)
+
+        @service.handler
+        def b(value: object) -> str:
+            return do("b", value)
+
+        @service.handler
+        def c(value: object) -> str:
+            return do("c", value)
+
+        plan = Plan("drifting", [service], versions=versions)
+        references: list[Any] = []
+        for action, value in steps:
+            back = isinstance(value, int) and value < 0
+            references.append(plan.add(action, value=references[value] if back else value))
+        return plan
+
+    def run(self, *steps: tuple[str, Any], versions: dict[str, str] | None = None, **options: Any) -> Any:
+        """Run such a plan."""
+        return self.plan(*steps, versions=versions).run(self.journal, **options)
+
+
+def test_changed_arguments_are_refused_by_name_or_accepted() -> None:
+    """The step is named, with what its arguments were and are; accepted once, it is as it is."""
+    world = World()
+    world.run(("a", 1), ("b", -1))
+    with pytest.raises(PlanDrift, match=r'a/0: its arguments were \{"value":1\}, and are \{"value":2\}') as caught:
+        world.run(("a", 2), ("b", -1))
+    assert list(caught.value.changes) == ["a/0"]
+    assert world.ran == ["a1", "ba1"]
+    assert world.run(("a", 2), ("b", -1), accept="arguments") == "ba1"
+    assert world.run(("a", 2), ("b", -1)) == "ba1"
+    assert world.ran == []
+    assert 'its arguments were {"value":1}' in world.plan(("a", 2), ("b", -1)).show(world.journal)
+
+
+def test_a_changed_version_is_refused_by_name_or_accepted() -> None:
+    """Here one that is given; that of the code is the next test."""
+    world = World()
+    world.run(("a", 1), ("b", 1), versions={"a": "one"})
+    with pytest.raises(PlanDrift, match="a/0: its code was of version one, and is of two"):
+        world.run(("a", 1), ("b", 1), versions={"a": "two"})
+    assert world.run(("a", 1), ("b", 1), versions={"a": "two"}, accept=["code"]) == "b1"
+    assert world.run(("a", 1), ("b", 1), versions={"a": "two"}) == "b1"
+    assert world.ran == ["a1", "b1"]
+
+
+def written(text: str) -> Service:
+    """Return a service whose `train` is this text."""
+    service = Service()
+    scope: dict[str, Any] = {}
+    exec(text, scope)  # noqa: S102 - our own text
+    service.handler(scope["train"])
+    return service
+
+
+def test_changed_code_is_noticed() -> None:
+    """Of a function without a file by its byte code: constants, names and operations."""
+    journal = MemoryJournal()
+
+    def run(text: str) -> Any:
+        plan = Plan("code", [written(text)])
+        plan.add("train", lr=2)
+        return plan.run(journal)
+
+    assert run("def train(lr): return lr * 2") == 4
+    assert run("def train(lr):\n    # twice\n    return lr * 2") == 4
+    for changed in ("return lr * 3", "return lr + 2", "return abs(lr) * 2", "return (lambda x: x * 2)(lr)"):
+        with pytest.raises(PlanDrift, match="train/0: its code was of version"):
+            run(f"def train(lr): {changed}")
+
+
+def test_changed_code_is_noticed_through_injection() -> None:
+    """The version is that of what was written, not of what is generated around it."""
+    from torchsystem.plans.versions import version_of  # noqa: PLC0415
+    from torchsystem.services import Depends  # noqa: PLC0415
+
+    def device() -> str:
+        return "cpu"
+
+    def one(device: str = Depends(device)) -> str:
+        return device
+
+    def two(device: str = Depends(device)) -> str:
+        return device + "!"
+
+    service = Service()
+    assert version_of(service.handler(one)) == version_of(one) != version_of(service.handler(two)) == version_of(two)
+
+
+def test_comments_layout_and_docstring_are_no_change() -> None:
+    """What a function does is told by its text, written in one way."""
+    from torchsystem.plans.versions import version_of  # noqa: PLC0415
+
+    def make_one() -> Any:
+        def train(lr: float) -> float:
+            return max(lr, 1.0)
+
+        return train
+
+    def make_two() -> Any:
+        def train(lr: float) -> float:
+            """Train."""
+            # as before
+            return max(
+                lr,
+                1.0,
+            )
+
+        return train
+
+    def make_three() -> Any:
+        def train(lr: float = 0.1) -> float:
+            return max(lr, 1.0)
+
+        return train
+
+    assert version_of(make_one()) == version_of(make_two())
+    assert version_of(make_one()) != version_of(make_three())
+
+
+def test_another_order_is_refused_by_name_or_accepted() -> None:
+    """Every result is found where its step stands now."""
+    world = World()
+    world.run(("a", 1), ("a", 2), ("b", 1))
+    with pytest.raises(PlanDrift, match="it was step 0, and is step 1"):
+        world.run(("a", 2), ("a", 1), ("b", 1))
+    assert world.run(("b", 1), ("a", 2), ("a", 1), accept="order") == "a1"
+    assert world.run(("b", 1), ("a", 2), ("a", 1)) == "a1"
+    assert world.ran == ["a1", "a2", "b1"]
+
+
+def test_a_step_that_came_in_between_is_refused_or_done() -> None:
+    """No result of another is taken for its own: steps are found by what they do."""
+    world = World()
+    world.run(("a", 0), ("a", 1), ("b", -1))
+    with pytest.raises(PlanDrift, match="a/2: it is new, and stands before b/0"):
+        world.run(("a", 9), ("a", 0), ("a", 1), ("b", -1))
+    assert world.run(("a", 9), ("a", 0), ("a", 1), ("b", -1), accept="order") == "ba1"
+    assert world.ran == ["a0", "a1", "ba1", "a9"]
+
+
+def test_a_step_that_is_gone_is_refused_or_forgotten_until_it_comes_back() -> None:
+    """Its result is kept: it may have been expensive."""
+    world = World()
+    world.run(("a", 1), ("b", 2), ("c", 3))
+    with pytest.raises(PlanDrift, match="b/0: the plan no longer has it"):
+        world.run(("a", 1), ("c", 3))
+    assert world.run(("a", 1), ("c", 3), accept="order") == "c3"
+    assert world.run(("a", 1), ("c", 3)) == "c3"
+    assert world.run(("a", 1), ("c", 3), ("b", 2)) == "b2"
+    assert world.ran == ["a1", "b2", "c3"]
+
+
+def test_what_is_left_or_failed_is_done_as_it_is_now() -> None:
+    """Nothing was done with the old arguments or code that could be wrong: a mistake is mended and run again."""
+    world = World()
+    world.failing.add("b1")
+    with pytest.raises(LookupError):
+        world.run(("a", 1), ("b", 1), ("c", 1))
+    assert world.run(("a", 1), ("b", 2), ("c", 2), versions={"b": "mended"}) == "c2"
+    assert world.ran == ["a1", "b1", "b2", "c2"]
+
+
+def test_what_was_interrupted_counts_as_done() -> None:
+    """It may go on from a checkpoint of its own, which the change would be mixed with."""
+    world = World()
+    number = world.journal.acquire("drifting", "[]", 1.0).number
+    plan = world.plan(("a", 1))
+    world.journal.release("drifting", number)
+    plan.run(world.journal)
+    records = world.journal.records("drifting")
+    number = world.journal.acquire("drifting", "[]", 1.0).number
+    world.journal.reset("drifting", number, ["a/0"])
+    world.journal.start("drifting", number, "a/0", '["elsewhere", "", 1, "", ""]', 2.0)
+    world.journal.release("drifting", number)
+    assert records[0].state == "finished"
+    with pytest.raises(PlanDrift, match="a/0: its arguments were"):
+        world.run(("a", 2))
+    assert world.run(("a", 1)) == "a1"
+
+
+def test_only_what_is_accepted_is_accepted() -> None:
+    """The message names the words that are missing, and a word that means nothing is refused."""
+    world = World()
+    world.run(("a", 1), ("b", 2))
+    with pytest.raises(PlanDrift, match=r"accept=\['arguments', 'order'\]") as caught:
+        world.run(("b", 2), ("a", 9), accept="arguments")
+    assert caught.value.changes == {"a/0": ["it was step 0, and is step 1"]}
+    with pytest.raises(InvalidPlan, match="'anything'"):
+        world.run(("a", 1), ("b", 2), accept=["anything"])
+
+
+def test_a_long_list_of_changes_is_cut_in_the_message_alone() -> None:
+    """All of them are in `changes`."""
+    world = World()
+    world.run(*[("a", number) for number in range(30)])
+    with pytest.raises(PlanDrift, match=r"and 20 more") as caught:
+        world.run(*[("a", number + 100) for number in range(30)])
+    assert len(caught.value.changes) == 30
+
+
+def test_a_reset_step_is_done_again_and_all_that_refer_to_it() -> None:
+    """At any depth; others are not."""
+    world = World()
+    steps = [("a", 1), ("b", -1), ("c", -1), ("a", 2)]
+    world.run(*steps)
+    plan = world.plan(*steps)
+    assert plan.reset("b/0", world.journal) == ["b/0", "c/0"]
+    assert plan.run(world.journal) == "a2"
+    assert world.ran == ["a1", "ba1", "cba1", "a2", "ba1", "cba1"]
+
+
+def test_a_reset_leaves_alone_what_was_never_done() -> None:
+    """It keeps its key, for no effect was left out because of it."""
+    world = World()
+    world.failing.add("ba1")
+    steps = [("a", 1), ("b", -1), ("c", -1)]
+    with pytest.raises(LookupError):
+        world.run(*steps)
+    assert world.plan(*steps).reset("a/0", world.journal) == ["a/0", "b/0", "c/0"]
+    assert [record.generation for record in world.journal.records("drifting")] == [1, 1, 0]
+
+
+def test_a_reset_mends_changed_arguments() -> None:
+    """What is done anew is done as the plan is now."""
+    world = World()
+    world.run(("a", 1), ("b", -1))
+    plan = world.plan(("a", 2), ("b", -1))
+    plan.reset("a/0", world.journal)
+    assert plan.run(world.journal) == "ba2"
+
+
+def test_a_reset_step_has_another_key() -> None:
+    """An effect that was left out because it was there already is wanted anew."""
+    from torchsystem.plans import step_key  # noqa: PLC0415
+
+    service = Service()
+
+    @service.handler
+    def key() -> str:
+        return step_key()
+
+    plan, journal = Plan("keys", [service]), MemoryJournal()
+    step = plan.add("key")
+    found = [plan.run(journal)]
+    for _ in range(2):
+        plan.reset(step)
+        found.append(plan.run(journal))
+    assert found == ["keys/key/0", "keys/key/0~1", "keys/key/0~2"]
+
+
+def test_resetting_what_is_not_there_is_refused() -> None:
+    """By name; and so is a reset that knows no journal."""
+    world = World()
+    plan = world.plan(("a", 1))
+    with pytest.raises(InvalidPlan, match=r"plan.reset\(step, journal\)"):
+        plan.reset("a/0")
+    plan.run(world.journal)
+    with pytest.raises(UnknownJournalStep, match=r"no step 'a/1'\. There are a/0"):
+        plan.reset("a/1")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 3)), min_size=1, max_size=6),
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 3)), min_size=1, max_size=6),
+)
+def test_a_result_is_never_that_of_other_work(first: Steps, second: Steps) -> None:
+    """Whatever a plan becomes: accepting the order alone, each result is what its step would give now."""
+    first, second = ([(action, value) for action, value in steps if value >= 0] for steps in (first, second))  # type: ignore[operator]
+    if not first or not second:
+        return
+    world = World()
+    world.run(*first)
+    try:
+        result = world.run(*second, accept="order")
+    except PlanDrift as drift:
+        assert all("arguments" in text for texts in drift.changes.values() for text in texts)  # noqa: PT017
+    else:
+        assert result == "".join(map(str, second[-1]))
+        assert world.run(*second) == result
+
+
+def test_an_interrupted_step_whose_code_changed_is_refused_or_accepted() -> None:
+    """Its checkpoint is of the code that it was."""
+    calls, journal = Calls(), MemoryJournal()
+
+    def crash() -> None:
+        raise Crash
+
+    calls.behaviour[0] = crash
+    with pytest.raises(Crash):
+        calls.plan([[]], versions={"work": "1"}).run(journal)
+    calls.behaviour.clear()
+    changed = calls.plan([[]], versions={"work": "2"})
+    with pytest.raises(PlanDrift, match="its code was of version 1, and is of 2"):
+        changed.run(journal)
+    assert changed.run(journal, accept="code") == {"number": 0, "sum": 0}

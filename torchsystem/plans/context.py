@@ -1,0 +1,66 @@
+"""What a step knows of itself: to be asked for with `Depends`."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from torchsystem.errors import OutsideStep
+
+
+class Current(NamedTuple):
+    """The step that is under way: its key, and its seed."""
+
+    key: str
+    seed: int
+
+
+_current: ContextVar[Current | None] = ContextVar("step of a plan", default=None)
+
+
+def step_key() -> str:
+    """Return what tells the step that is under way from all others: the same whenever it is run again.
+
+    A step may be run more than once: when it, or its machine, dies before its result is written down. An effect that
+    must not happen twice is given this key, and is left out where something with the key is there already. A step that
+    is reset has another key.
+
+    Raises:
+        OutsideStep: No step is under way.
+
+    Examples:
+        >>> from torchsystem.plans import MemoryJournal, Plan, step_key
+        >>> from torchsystem.services import Depends, Service
+        >>> service = Service()
+        >>> @service.handler
+        ... def send_report(key: str = Depends(step_key)) -> str:
+        ...     return f"sent as {key}"
+        >>> plan = Plan("digits", services=[service])
+        >>> report = plan.add("send-report")
+        >>> plan.run(MemoryJournal())
+        'sent as digits/send-report/0'
+        >>> send_report(key="by hand")
+        'sent as by hand'
+    """
+    return _now("step_key").key
+
+
+def step_seed() -> int:
+    """Return the seed of the step that is under way, for generators of one's own.
+
+    Raises:
+        OutsideStep: No step is under way.
+    """
+    return _now("step_seed").seed
+
+
+def _now(name: str) -> Current:
+    current = _current.get()
+    if current is None:
+        message = f"{name}() is known only inside a step of a plan. By hand, pass what it stands for: key=..., seed=..."
+        raise OutsideStep(message)
+    return current
+
+
+enter = _current.set
+leave = _current.reset
