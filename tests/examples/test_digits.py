@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +27,7 @@ def run(folder: Path) -> str:
 
 def epochs(output: str) -> list[int]:
     """List the epochs of which a line was printed."""
-    return [int(number) for number in re.findall(r"^epoch +(\d+) ", output, re.MULTILINE)]
+    return [int(number) for number in re.findall(r"^epoch +(\d+)/", output, re.MULTILINE)]
 
 
 def accuracy(output: str) -> float:
@@ -56,7 +58,7 @@ def test_readme_shows_the_files_as_they_are(name: str, text: str) -> None:
 
 def test_readme_walks_through_the_whole_story() -> None:
     """From the protocols to the composition root, in this order."""
-    services = ["training", "tensorboard", "earlystopping", "checkpoints", "compilation"]
+    services = ["training", "compilation"]
     story = ["src/domain.py", "src/classifier.py", *(f"src/services/{name}.py" for name in services), "main.py"]
     assert [name for name, _ in SHOWN] == story
 
@@ -66,29 +68,51 @@ def test_it_learns_and_stops_by_itself(program: tuple[Path, str, str]) -> None:
     _, output, _ = program
     assert epochs(output) == list(range(1, len(epochs(output)) + 1))
     assert accuracy(output) >= 97
-    assert re.search(r"Stopped: no lower validation loss in \d+ epochs", output)
+    assert re.search(r"validation/loss did not get better than [\d.]+ in \d+ epochs", output)
     assert re.search(rf"epochs in all +{len(epochs(output))}\n", output)
     assert "tensorboard --logdir" in output
-    assert "make demo" in output
 
 
-def test_a_second_run_goes_on_from_the_checkpoint(program: tuple[Path, str, str]) -> None:
-    """It begins with the epoch after the last one, and no worse than where the first run ended."""
+def test_a_finished_run_is_left_as_it_is(program: tuple[Path, str, str]) -> None:
+    """Run again, it finds the run finished, trains nothing, and comes to the same figures."""
     _, first, second = program
-    assert second.startswith("Continuing ")
-    assert epochs(second)[0] == epochs(first)[-1] + 1
-    assert accuracy(second) >= 97
+    assert second.startswith("Continuing after batch ")
+    assert epochs(second) == []
+    assert first[first.index("  epochs in all") :] == second[second.index("  epochs in all") :]
 
 
-def test_it_leaves_curves_and_a_checkpoint(program: tuple[Path, str, str]) -> None:
-    """TensorBoard reads every metric of every epoch of both runs; the checkpoint loads without running code."""
-    import torch  # noqa: PLC0415
+def test_it_leaves_its_folder(program: tuple[Path, str, str]) -> None:
+    """Curves that TensorBoard reads, a history, pictures, a record of the source, and the last checkpoints."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415
 
-    folder, first, second = program
-    written = EventAccumulator(str(folder / "runs" / "tensorboard"))
-    written.Reload()
-    for tag in ("loss/train", "loss/validation", "accuracy/train", "accuracy/validation"):
-        assert [point.step for point in written.Scalars(tag)] == epochs(first) + epochs(second)
-    (checkpoint,) = (folder / "runs" / "checkpoints").iterdir()
-    assert torch.load(checkpoint, weights_only=True)["epoch"] == epochs(second)[-1]
+    folder, first, _ = program
+    run = folder / "runs/digits/convnet/baseline"
+    for split in ("train", "validation"):
+        written = EventAccumulator(str(run / "tensorboard" / split))
+        written.Reload()
+        for tag in ("loss", "accuracy"):
+            assert [point.step for point in written.Scalars(tag)] == epochs(first)
+    records = [json.loads(line) for line in (run / "history/history.jsonl").read_text().splitlines()]
+    assert len(records) == 4 * len(epochs(first))
+    assert {path.name for path in run.glob("plots/*")} == {"accuracy.png", "loss.png"}
+    assert (run / "snapshots/1/source.py").exists()
+    assert len(list(run.glob("checkpoints/default/*/*/manifest.json"))) in {3, 4}
+
+
+def test_an_interrupted_run_ends_as_one_left_alone(program: tuple[Path, str, str]) -> None:
+    """Ctrl-C in the middle of an epoch, and then the same line: figures are those of the run that nobody disturbed."""
+    folder, first, _ = program
+    again = folder.parent / f"{folder.name}-interrupted"
+    shutil.copytree(folder, again, ignore=shutil.ignore_patterns("runs"))
+    command = [sys.executable, "-u", str(again / "main.py")]
+    with subprocess.Popen(command, cwd=again, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch 2/"):
+                process.send_signal(signal.SIGINT)
+                break
+        process.stdout.read()
+        assert process.wait(timeout=100) == 128 + signal.SIGINT
+    continued = run(again)
+    assert continued.startswith("Continuing after batch ")
+    assert first[first.index("  epochs in all") :] == continued[continued.index("  epochs in all") :]

@@ -6,6 +6,7 @@ from torch.optim import Optimizer
 
 from torchsystem import Aggregate
 from torchsystem.registry import gethash
+from torchsystem.training import Optimization
 
 
 class Classifier(Aggregate):
@@ -15,7 +16,7 @@ class Classifier(Aggregate):
         super().__init__()
         self.nn = nn
         self.criterion = criterion
-        self.optimizer = optimizer
+        self.optimization = Optimization(optimizer)
         self.epoch = 0
 
     @property
@@ -26,16 +27,11 @@ class Classifier(Aggregate):
         return self.nn(inputs)
 
     def fit(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        self.optimizer.zero_grad()
         outputs = self(inputs)
         loss = self.criterion(outputs, targets)
-        loss.backward()
-        self.optimizer.step()
+        self.optimization.step(loss)
         return outputs.argmax(1), loss.detach()
 
     def evaluate(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self(inputs)
         return outputs.argmax(1), self.criterion(outputs, targets)
-
-    def onepoch(self) -> None:
-        self.events.commit()  # an event that nobody handles and that is an exception is raised: a request to stop

@@ -1,28 +1,11 @@
-"""What the services of this program work with, said as protocols: they know no classifier, no file and no device."""
+"""What the services of this program work with, said as protocols: they know no file, no writer and no device."""
 
-from collections.abc import Iterator
-from typing import Literal, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 from torch import Tensor
 
-from torchsystem import Events
-
 Results = dict[str, float]  # by metric
-
-
-class Model(Protocol):
-    """Something that learns, and tells by its events what it wants to happen."""
-
-    phase: Literal["train", "evaluation"]
-    epoch: int
-    events: Events
-
-    @property
-    def id(self) -> str: ...
-
-    def fit(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]: ...
-
-    def evaluate(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 class Loader(Protocol):
@@ -32,8 +15,12 @@ class Loader(Protocol):
 
 
 class Metrics(Protocol):
-    """Figures that are gathered batch by batch, and read once per epoch."""
+    """Figures that are gathered batch by batch, read once per split, and kept when a run is interrupted."""
 
     def update(self, predictions: Tensor, targets: Tensor, loss: Tensor) -> None: ...
 
     def compute(self) -> Results: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...

@@ -1,5 +1,8 @@
 """Mean loss and accuracy."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from src.domain import Results
@@ -22,3 +25,9 @@ class ClassificationMetrics:
         loss, hits = (total.item() / self.samples for total in self.sums)
         self.sums, self.samples = [], 0
         return {"loss": loss, "accuracy": hits}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": self.sums, "samples": self.samples}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.sums, self.samples = list(state["sums"]), state["samples"]

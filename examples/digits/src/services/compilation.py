@@ -1,13 +1,11 @@
-"""How a classifier comes into being: built, moved, compiled, and brought to the epoch it had reached."""
-
-from pathlib import Path
+"""How a classifier comes into being: built, moved, compiled, and brought to where its run was."""
 
 from torch.nn import Module
 from torch.optim import Optimizer
 
 from src.classifier import Classifier
-from src.services import checkpoints
 from torchsystem.compiler import Compiler, Depends, compile
+from torchsystem.storage import Repository
 
 compiler = Compiler[Classifier]()
 
@@ -20,8 +18,8 @@ def backend() -> str:
     """Say what compiles its graphs."""
 
 
-def folder() -> Path:
-    """Say where the checkpoints are."""
+def repository() -> Repository:
+    """Say where its checkpoints are."""
 
 
 @compiler.step
@@ -40,5 +38,5 @@ def compile_classifier(classifier: Classifier, backend: str = Depends(backend)) 
 
 
 @compiler.step
-def bring_to_current_epoch(classifier: Classifier, folder: Path = Depends(folder)) -> Classifier:
-    return checkpoints.restore(classifier, folder)
+def bring_to_where_it_was(classifier: Classifier, repository: Repository = Depends(repository)) -> Classifier:
+    return repository.restore(classifier)
