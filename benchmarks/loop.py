@@ -4,8 +4,10 @@
 
 Both train the same small perceptron from the same weights on the same ready batches, so that nearly all time beyond the
 loop is the framework's own. "bare" is training and nothing else; "everything on" has per-batch loss and accuracy,
-TensorBoard, a checkpoint per epoch and early stopping. Runs take turns, and the median of the ratios of neighbours
-counts. Weights must be the same bit by bit. Python calls per batch are counted too: they know no noise.
+TensorBoard, a checkpoint per epoch and early stopping, all by the listeners that come with the library. Its checkpoints
+are verified, synced to disk and have the whole run; the hand-written ones are a plain `torch.save`. Runs take turns,
+and the median of the ratios of neighbours counts. Weights must be the same bit by bit. Python calls per batch are
+counted too: they know no noise.
 
 `run_bare` and `run_real` are what independent benchmarks call.
 """
@@ -27,9 +29,11 @@ from torch import Tensor, nn, optim
 from torch.utils.tensorboard import SummaryWriter
 
 from torchsystem import Aggregate
-from torchsystem.services import Consumer
+from torchsystem.adapters.checkpoints import Checkpoints
+from torchsystem.adapters.progress import ProgressBar
+from torchsystem.adapters.tensorboard import TensorBoard
+from torchsystem.storage import Repository
 from torchsystem.training import EarlyStopping, Optimization, Training, accuracy, device, metrics
-from torchsystem.training.events import EpochEnded
 
 LR, PATIENCE, PAIRS = 0.05, 1000, 24
 TARGETS = {"bare": 1.02, "everything on": 1.00}
@@ -60,26 +64,19 @@ def run_bare(model: nn.Module, batches: Batches, epochs: int) -> None:
     training.handle("fit", Classifier(model), {"train": batches}, epochs=epochs)
 
 
-def run_real(model: nn.Module, batches: Batches, epochs: int, folder: str, progress: bool) -> dict[str, float]:  # noqa: ARG001, FBT001
+def run_real(model: nn.Module, batches: Batches, epochs: int, folder: str, progress: bool) -> dict[str, float]:  # noqa: FBT001 - as others call it
     """Train with metrics, TensorBoard, checkpoints and early stopping."""
     training = Training()
     training.override(device, lambda: "cpu")
     training.override(metrics, lambda: {"accuracy": accuracy})
-    classifier = Classifier(model)
-    writer, keeper = SummaryWriter(folder), Consumer("keeper")
-
-    @keeper.handler
-    def keep(event: EpochEnded) -> None:
-        epoch = event.progress.epoch
-        for name, value in event.metrics.items():
-            writer.add_scalar(name, value, epoch)
-        optimizer = classifier.optimization.optimizers["optimizer"]
-        state = {"epoch": epoch, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save(state, Path(folder) / f"{epoch}.pt")
-
-    training.producer.register(keeper, EarlyStopping("train/loss", "min", patience=PATIENCE))
-    history = training.handle("fit", classifier, {"train": batches}, epochs=epochs)
-    writer.close()
+    with Repository(Path(folder) / "checkpoints") as repository, training.producer:
+        training.producer.register(
+            TensorBoard(folder),
+            EarlyStopping("train/loss", "min", patience=PATIENCE),
+            Checkpoints(repository, keep_last=None, exact=False),  # batches may come from whatever others measure with
+            *([ProgressBar()] if progress else []),
+        )
+        history = training.handle("fit", Classifier(model), {"train": batches}, epochs=epochs)
     return {name: history[-1][f"train/{name}"] for name in ("loss", "accuracy")}
 
 
