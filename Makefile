@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 py
             $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check lint types format docs lock clean
+.PHONY: help demo test soak prove check lint types format docs lock clean
 
 help: ## Say what there is
 	@awk -F ':[^#]*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,10 @@ test: $(READY) ## Run the whole test suite
 
 soak: $(READY) ## Send a million events through listeners that fail at random; takes some minutes
 	$(BIN)/python tests/services/soak.py
+
+prove: $(READY) ## Kill a training a thousand times at random instants, and compare it with one left alone; some minutes
+	folder=$$(mktemp -d) && OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/scenarios/killing.py $$folder 1000 $$RANDOM \
+	  && OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/scenarios/killing.py $$folder/workers 50 $$RANDOM 2 && rm -rf $$folder
 
 check: lint types docs test ## Check everything that must hold: format, lint, types, docs and tests
 
