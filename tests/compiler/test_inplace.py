@@ -10,6 +10,7 @@ import inspect
 import io
 import logging
 import pickle
+import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -692,8 +693,34 @@ def test_an_aggregate_in_an_aggregate_may_be_compiled_too(outer_first: bool, use
     assert graphs() > 0
 
 
+def test_what_is_compiled_runs_compiled_while_another_thread_compiles() -> None:
+    """That torch is compiling somewhere in the process makes nothing eager elsewhere."""
+    ran, compiling, done = [], threading.Event(), threading.Event()
+
+    def counting(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Any:
+        return lambda *inputs: ran.append(1) or graph(*inputs)
+
+    def waiting(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Any:
+        compiling.set()
+        assert done.wait(60)
+        return graph.forward
+
+    here, there = compile(Classifier(), backend=counting), compile(Classifier(), backend=waiting)
+    here(X)
+    ran.clear()
+    with ThreadPoolExecutor(1) as pool:
+        elsewhere = pool.submit(there, X)
+        assert compiling.wait(60)
+        try:
+            here(X)
+        finally:
+            done.set()
+        elsewhere.result()
+    assert ran == [1]
+
+
 def test_threads_may_share_the_first_use() -> None:
-    """What runs eagerly because another thread is compiling just then is no false alarm."""
+    """The first use may come from several threads at once: each captures, or waits for who does."""
     model = compile(Classifier(), backend="eager").eval()
     expected = Classifier().eval()(X).argmax(1)
     with ThreadPoolExecutor(4) as pool:

@@ -150,13 +150,13 @@ class Compilation:
 
     def _verified(self, use: str) -> Function:
         """Watch the first use: a graph is captured in it, or everything runs as if nothing had been compiled."""
-        from torch.compiler import is_compiling  # noqa: PLC0415 - so that importing the compiler stays quick
+        from torch.compiler import is_dynamo_compiling, is_exporting  # noqa: PLC0415 - so that importing the compiler stays quick
 
         function: Function = getattr(self._aggregate, use) or MethodType(_call, self._aggregate)
 
         @functools.wraps(function)
         def first(*args: Any, **kwargs: Any) -> Any:
-            if is_compiling():  # be traced; or run eagerly, as regions do while another thread compiles
+            if is_dynamo_compiling() or is_exporting():
                 return function(*args, **kwargs)
             before = graphs()
             result = function(*args, **kwargs)

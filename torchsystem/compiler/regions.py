@@ -60,7 +60,7 @@ class Region:
     def __init__(
         self, name: str, function: Function, hooks: Hooks, settings: Settings, *, isolated: bool = False
     ) -> None:
-        from torch.compiler import is_compiling
+        from torch.compiler import is_dynamo_compiling, is_exporting
 
         self.name = name
         self.captured: bool | None = None
@@ -68,12 +68,13 @@ class Region:
         self._hooks = hooks
         self._settings = settings
         self._isolated = isolated
-        self._is_compiling = is_compiling
+        self._is_traced = is_dynamo_compiling  # `is_compiling` is true in all threads while one of them compiles
+        self._is_exported = is_exporting
         self._run = self._first
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run compiled, or be traced."""
-        if self._is_compiling():
+        if self._is_traced() or self._is_exported():
             return self._function(*args, **kwargs)
         self._hooks.refresh()
         return self._run(*args, **kwargs)
