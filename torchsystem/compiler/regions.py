@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
+
+from torchsystem.compiler.quiet import quiet
 
 if TYPE_CHECKING:
     from torchsystem.compiler.hooks import Hooks
@@ -87,10 +88,7 @@ class Region:
         self._settings.use_cache()
         before, breaks = graphs(), counters["graph_break"].total()
         run = self._compiled((_bare_frame if self._isolated else _frame)(self._function))
-        with warnings.catch_warnings():
-            # What torch says of its own code. It hides the first itself, but not where warnings are errors.
-            warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
-            warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torch\.")
+        with quiet:
             result = run(*args, **kwargs)
         self.captured = graphs() > before
         broken = counters["graph_break"].total() > breaks
