@@ -399,6 +399,37 @@ def test_a_mapping_of_tensors_can_be_saved(tmp_path: Path) -> None:
             repository.save({1: torch.ones(1)}, id="x")
 
 
+def test_the_state_of_an_optimizer_comes_back_as_a_mapping(tmp_path: Path) -> None:
+    """Its keys are numbers, and are so again, whether it is restored into nothing or into a fresh state."""
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
+    with Repository(tmp_path) as repository:
+        repository.save(optimizer.state_dict(), id="optimizer")
+        for state in ({}, optim.Adam([weight]).state_dict()):
+            fresh = optim.Adam([weight])
+            fresh.load_state_dict(repository.restore(state, id="optimizer"))
+            assert torch.equal(fresh.state[weight]["exp_avg"], optimizer.state[weight]["exp_avg"])
+            assert fresh.state[weight]["step"] == 1
+
+
+def test_a_mapping_takes_what_fits_its_tensors(tmp_path: Path) -> None:
+    """Of their type, wherever they stand; those of another shape are refused, or stay if that is accepted."""
+    saved = {"mean": torch.ones(2), "inner": {"count": torch.tensor([3.0])}}
+    with Repository(tmp_path) as repository:
+        repository.save(saved, id="statistics")
+        typed = {"mean": torch.zeros(2, dtype=torch.float64), "inner": {"count": torch.tensor([0])}}
+        repository.restore(typed, id="statistics")
+        assert torch.equal(typed["mean"], torch.ones(2, dtype=torch.float64))
+        assert torch.equal(typed["inner"]["count"], torch.tensor([3]))
+        longer: dict[str, Any] = {"mean": torch.zeros(3), "inner": {"count": torch.zeros(2)}}
+        with pytest.raises(SnapshotMismatch, match=r"mean \(.*inner\.count \("):
+            repository.restore(longer, id="statistics")
+        repository.restore(longer, id="statistics", accept=("mean", "inner.*"))
+        assert torch.equal(longer["mean"], torch.zeros(3))
+
+
 @pytest.mark.parametrize("subject", [3, "model", None, nn.Linear], ids=repr)
 def test_what_has_no_state_is_refused(tmp_path: Path, subject: object) -> None:
     """By saying what can be saved."""

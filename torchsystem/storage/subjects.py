@@ -11,7 +11,7 @@ from torch.nn import Module
 from torchsystem.domain import Aggregate
 from torchsystem.domain.misfits import Misfits
 from torchsystem.domain.names import Names
-from torchsystem.domain.plain import Plain, plain
+from torchsystem.domain.plain import Plain, like, plain
 from torchsystem.domain.snapshot import State
 from torchsystem.errors import Unnameable, Unstorable
 from torchsystem.services.names import kebab
@@ -60,11 +60,14 @@ def put_back(subject: object, snapshot: dict[str, Plain], accept: Iterable[str])
         State(subject).restore(snapshot, accept)
     elif isinstance(subject, MutableMapping):
         mapping = cast("MutableMapping[str, Any]", subject)
+        misfits = Misfits(accept)
         if mapping:
-            misfits = Misfits(accept)
             misfits.compare(mapping, snapshot["modules"])
-            misfits.refuse(type(mapping).__qualname__)
-        mapping.update(snapshot["modules"])
+        values: dict[str, Any] = {}
+        for name, value in snapshot["modules"].items():
+            values[name] = _fitted(name, like(value, mapping.get(name)), mapping.get(name), misfits)
+        misfits.refuse(type(mapping).__qualname__)
+        mapping.update(values)
     else:
         message = f"a {type(subject).__qualname__} cannot be changed. Restore into a dictionary, such as {{}}."
         raise Unstorable(message)
@@ -95,6 +98,21 @@ def _checked(subject: object) -> Module | Mapping[Any, Any]:
         f"such as a state_dict."
     )
     raise Unstorable(message)
+
+
+def _fitted(name: str, value: Any, model: Any, misfits: Misfits) -> Any:
+    """Give tensors the type and the device of those whose place they take; one of another shape does not fit."""
+    if isinstance(value, MutableMapping) and isinstance(model, Mapping):
+        entries = cast("MutableMapping[Any, Any]", value)  # `like` has made it, of the kind of the model
+        for key, part in entries.items():
+            entries[key] = _fitted(f"{name}.{key}", part, model.get(key), misfits)
+        return entries
+    if not isinstance(value, Tensor) or not isinstance(model, Tensor):
+        return value
+    if value.shape != model.shape:
+        misfits.differ(name, f"{tuple(value.shape)} was saved, {tuple(model.shape)} is there")
+        return model
+    return value if model.is_meta else value.to(model.device, model.dtype)
 
 
 def _name(name: object) -> str:
