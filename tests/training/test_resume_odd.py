@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sampler, Subset
 
-from tests.training.resuming import Loop, Net, Points, cut, data_loaders, equal, ready_made, tell
+from tests.training.resuming import Loop, Net, Points, cut, data_loaders, differences, equal, ready_made, tell
 from torchsystem.adapters.checkpoints import Checkpoints
 from torchsystem.domain.continuation import attach
 from torchsystem.errors import InexactLoader, InvalidOption, InvalidSplit, MismatchedRun
@@ -99,6 +99,24 @@ def test_workers_that_stay_draw_one_seed_for_all_epochs() -> None:
     """Whoever goes on makes new ones, which draw another; so cut anywhere around the end of an epoch."""
     _, found = cut(data_loaders(noisy=True, num_workers=1, persistent_workers=True), every=2, epochs=2, limit=1)
     assert found == []
+
+
+def test_workers_that_stayed_are_remembered_by_who_has_not_opened_them_yet() -> None:
+    """A run that goes on, and is cut again before it has validated, knows that those of the validation had stayed."""
+
+    def loaders() -> dict[str, Any]:
+        staying: dict[str, Any] = {"batch_size": 12, "num_workers": 1, "persistent_workers": True}
+        train = DataLoader(Points(noisy=True), shuffle=True, **staying)
+        return {"train": train, "validation": DataLoader(Points(10, noisy=True), **staying)}
+
+    whole = tell(loaders, epochs=2)
+    second = next(kept for kept in whole.kept if kept.run["at"]["epoch"] == 1)
+    cut_once = tell(loaders, checkpoint=second, epochs=2)
+    in_epoch = cut_once.kept[0]
+    cut_twice = tell(loaders, checkpoint=in_epoch, epochs=2)
+    assert in_epoch.run["epoch"] is not None
+    assert [*differences(whole, cut_once, second)] == []
+    assert [*differences(cut_once, cut_twice, in_epoch)] == []
 
 
 def test_a_run_over_some_batches_of_each_split_goes_on_exactly() -> None:

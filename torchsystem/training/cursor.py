@@ -104,8 +104,9 @@ class Cursor:
         state: dict[str, Plain] = {"own": capture(self._own), "data": self._data}
         if self._twin is not None:
             state["has_workers"] = self._twin.has_workers
-            state["workers_stay"] = self._twin.is_running
-            state["is_random"] = self._is_random
+            # before it is opened in this process, what was so in the one before is so still
+            state["workers_stay"] = self._twin.is_running or bool(self._kept.get("workers_stay"))
+            state["is_random"] = self._kept.get("is_random") if self._is_random is None else self._is_random
         if under_way:
             state["position"] = self.position
             state["opening"] = self._opening
