@@ -204,7 +204,6 @@ def run(program: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -232,17 +231,18 @@ print("graphs", torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def test_the_next_process_finds_what_was_compiled(tmp_path: Path) -> None:
-    """With `cache`, what compiling makes is kept in the folder, and the next process starts at least 3x sooner."""
+    """With `cache`, what compiling makes is kept in the folder, and the next process makes nothing of it again."""
     program = f"""
 classifier = compile(Classifier(), cache={str(tmp_path / "cache")!r})
-begin = time.perf_counter()
 classifier.fit(torch.zeros(3, 16))
-print(time.perf_counter() - begin)
+inductor = torch._dynamo.utils.counters["inductor"]
+print(inductor["fxgraph_cache_miss"], inductor["fxgraph_cache_hit"])
 """
-    first, second = (float(run(program, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "other"))) for _ in range(2))
+    first, second = (run(program, TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "other")).split() for _ in range(2))
     assert (tmp_path / "cache").is_dir()
     assert not (tmp_path / "other").exists()
-    assert second * 3 <= first
+    assert first == ["2", "0"]  # forward and backward
+    assert second == ["0", "2"]
 
 
 def test_optimizers_inside_of_an_optimization_are_found() -> None:
