@@ -17,24 +17,24 @@ from torchsystem.depends import Depends, Provider, inject
 
 
 def cpu_of(statement: str, cache: Path) -> float:
-    """Return the CPU seconds that a fresh interpreter takes for `statement`, the least of several runs.
+    """Return the CPU seconds that a fresh interpreter takes for `statement`.
 
-    What the first run compiles, the others find in `cache`, as they would on a machine that keeps byte code.
+    What one run compiles, others find in `cache`, as they would on a machine that keeps byte code.
     """
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache)}
-    least = float("inf")
-    for _ in range(7):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-c", statement], check=True, env=environment)  # noqa: S603
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        least = min(least, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    return least
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", statement], check=True, env=environment)  # noqa: S603
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def test_importing_it_is_quick(tmp_path: Path) -> None:
     """It takes no more than two and a half times what `inspect` alone takes beyond a bare interpreter: about 25 ms."""
-    bare, inspect = cpu_of("pass", tmp_path), cpu_of("import inspect", tmp_path)
-    assert cpu_of("import torchsystem.depends", tmp_path) - bare <= 2.5 * (inspect - bare)
+    statements = ("pass", "import inspect", "import torchsystem.depends")
+    # Each in turn, so that whatever else the machine does slows all of them; and of each the least of several runs.
+    rounds = [[cpu_of(statement, tmp_path) for statement in statements] for _ in range(9)]
+    bare, inspect, ours = map(min, zip(*rounds, strict=True))
+    assert ours - bare <= 2.5 * (inspect - bare)
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
@@ -90,6 +90,7 @@ def test_calls_leave_memory_flat() -> None:
 
 def test_a_million_calls_leave_memory_flat() -> None:
     """A call leaves nothing behind, not a byte in a thousand calls."""
+    growth = []
 
     def opened() -> Iterator[int]:
         yield 1
@@ -102,14 +103,16 @@ def test_a_million_calls_leave_memory_flat() -> None:
     gc.collect()
     tracemalloc.start()
     try:
-        before, _ = tracemalloc.get_traced_memory()
-        for _ in repeat(None, 1_000_000):
-            handler()
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
+        for _ in range(4):
+            before, _ = tracemalloc.get_traced_memory()
+            for _ in repeat(None, 250_000):
+                handler()
+            gc.collect()
+            after, _ = tracemalloc.get_traced_memory()
+            growth.append(after - before)
     finally:
         tracemalloc.stop()
-    assert after - before < 1000
+    assert min(growth) < 250  # what calls leave behind, each quarter does; other threads may allocate in one of them
 
 
 def test_a_handler_that_is_dropped_is_forgotten() -> None:
