@@ -1,6 +1,9 @@
 """A program that trains with everything that has a state, and goes on when it is started again.
 
-    python tests/scenarios/program.py FOLDER [WORKERS]
+    python tests/scenarios/program.py FOLDER [EVENTS]
+
+After so many events it says so, and goes on when its standard input ends, so that whoever has started it can do
+something to it in the middle of its training, however fast or slow both are.
 
 It is what a user would write: build, restore, fit. What it tells and comes to is written down, so that one that was
 killed and started again can be compared with one that was left alone.
@@ -32,10 +35,11 @@ EPOCHS = 4
 class Writer(Consumer):
     """Write every event down, by the place that it has in the run; told again after a kill, it has to be the same."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, waits_at: int | None) -> None:
         super().__init__("writer")
         self.file = file
         self.count = 0
+        self.waits_at = waits_at
         self.handler(self.write)
 
     def write(self, event: Lifecycle) -> None:
@@ -47,6 +51,9 @@ class Writer(Consumer):
         line = [self.count, type(event).__name__, *facts, getattr(event, "metrics", None)]
         with self.file.open("a") as lines:
             lines.write(json.dumps(line) + "\n")
+        if self.count == self.waits_at:
+            print("training", flush=True)
+            sys.stdin.read()
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "count": self.count}
@@ -55,7 +62,7 @@ class Writer(Consumer):
         self.count = state["count"]
 
 
-def run(folder: Path, workers: int = 0) -> None:
+def run(folder: Path, workers: int = 0, *, waits_at: int | None = None) -> None:
     """Train to the end, from wherever a killed process has left it."""
     folder.mkdir(parents=True, exist_ok=True)
     seed(1)
@@ -69,7 +76,7 @@ def run(folder: Path, workers: int = 0) -> None:
     with Repository(folder) as repository:
         best = ("validation/accuracy", "max")
         training.producer.register(
-            Writer(folder / "events.jsonl"),
+            Writer(folder / "events.jsonl", waits_at),
             EarlyStopping("validation/loss", "min", patience=3),
             Checkpoints(repository, every=every(2, "batches"), keep_last=3, keep_best=best),
         )
@@ -102,4 +109,4 @@ def told(folder: Path) -> list[Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0)
+    run(Path(sys.argv[1]), waits_at=int(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +31,13 @@ def command(script: str, *arguments: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOUSE)}
     words = [sys.executable, str(HERE / script), *map(str, arguments)]
     return subprocess.Popen(  # noqa: S603 - its own scripts
-        words, env=environment, cwd=HOUSE, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        words,
+        env=environment,
+        cwd=HOUSE,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
 
 
@@ -53,16 +58,15 @@ def test_a_cold_start_goes_on(folder: Path, number: signal.Signals) -> None:
     """
     program.run(folder / "whole")
     cut = folder / "cut"
-    process = command("program.py", cut)
-    until = time.monotonic() + 100
-    while not (cut / "events.jsonl").exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.005)
+    process = command("program.py", cut, 30)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "training\n"
     process.send_signal(number)
-    output, _ = process.communicate(timeout=100)
+    output, _ = process.communicate(timeout=200)
     assert process.returncode == (-number if number == signal.SIGKILL else 128 + number), output
     assert not (cut / "outcome.json").exists()
     again = command("program.py", cut)
-    output, _ = again.communicate(timeout=100)
+    output, _ = again.communicate(timeout=200)
     assert again.returncode == 0, output
     assert (cut / "outcome.json").read_text() == (folder / "whole/outcome.json").read_text()
     assert program.told(cut)[-1][0] == "TrainingEnded"
