@@ -3,8 +3,9 @@
     python tests/plans/killing.py FOLDER KILLS SEED
 
 It imports everything once and forks, so that a life costs a few milliseconds. Lives are as long as it takes to get a
-step done now and then, however busy the machine is. When a plan is finished before all kills are spent, the next one
-begins. It prints how many kills hit a step that was under way, and fails when a promise is broken:
+step done now and then, however busy the machine is; in every other life one step takes until the kill, so that it is
+hit. When a plan is finished before all kills are spent, the next one begins. It prints how many kills hit a step that
+was under way, and fails when a promise is broken:
 
 - each step's result is once in the journal, and right;
 - a step that was finished is never done again;
@@ -27,13 +28,17 @@ STEPS = 30
 LENGTH = 0.012  # seconds that a step takes
 
 service = Service()
+PARENT = os.getpid()
 effects = Path()
+endless: int | None = None  # the step that only a kill ends, in this life
 
 
 @service.handler
 def work(number: int, after: list[int], key: str = Depends(step_key)) -> int:
     """Do something that takes a while, and leaves a trace at its beginning and at its end."""
     trace("began", number)
+    while number == endless and os.getppid() == PARENT:
+        time.sleep(0.01)
     time.sleep(LENGTH * random.random())  # noqa: S311 - seeded by the plan
     trace("ended", number)
     assert key.endswith(f"/work/{number}")
@@ -106,7 +111,7 @@ def lives_still(child: int) -> bool:
 
 def kill_at_random(folder: Path, kills: int, seed: int) -> int:
     """Begin, kill and continue plans; return how many kills hit a step that was under way."""
-    global effects  # noqa: PLW0603 - the children inherit it
+    global effects, endless  # noqa: PLW0603 - the children inherit them
     instants = random.Random(seed)  # noqa: S311 - not for secrets
     plans, lives, spent, hits = 0, 0, 0, 0
     longest = LENGTH
@@ -120,11 +125,14 @@ def kill_at_random(folder: Path, kills: int, seed: int) -> int:
         effects = folder / f"life {lives}"
         effects.touch()
         lives += 1
+        left = sorted(set(range(STEPS)) - before)
+        endless = instants.choice(left[:3]) if lives % 2 and spent < kills else None
         child = os.fork() or live(path) or 0
         if spent < kills:
-            while lives % 2 and not effects.stat().st_size and lives_still(child):  # every other life: inside its steps
+            while endless is not None and f" began {endless}\n" not in effects.read_text():
+                assert lives_still(child)
                 time.sleep(0.001)
-            time.sleep(instants.uniform(0, longest))
+            time.sleep(instants.uniform(0, LENGTH if endless is not None else longest))
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         spent += os.WIFSIGNALED(status)
@@ -133,7 +141,8 @@ def kill_at_random(folder: Path, kills: int, seed: int) -> int:
         check(before, lines)
         ended = sum(" ended " in line for line in lines)
         hits += len(lines) % 2
-        longest *= 0.5**ended if ended else 1.12
+        if endless is None:
+            longest *= 0.5**ended if ended else 1.12
     return hits
 
 

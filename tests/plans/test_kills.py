@@ -21,7 +21,7 @@ def test_a_plan_of_thirty_steps_survives_two_hundred_kills(tmp_path: Path) -> No
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": str(PROGRAM.parents[2])},
-        timeout=240,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) >= 20  # the others hit what a run does around its steps
+    assert int(done.stdout) >= 100  # the others hit whatever a run was doing just then
