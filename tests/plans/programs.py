@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 from torchsystem.plans import Plan
 from torchsystem.services import Depends, Service
@@ -22,12 +23,14 @@ bound = Service("bound elsewhere")
 
 
 @service.handler
-def add(numbers: list[int], trace: str | None = None, seconds: float = 0.0) -> int:
-    """Add numbers, slowly, and leave a trace."""
+def add(numbers: list[int], trace: str | None = None, seconds: float = 0.0, until: str | None = None) -> int:
+    """Add numbers, slowly and not before there is some file, and leave a trace."""
     if trace is not None:
         with Path(trace).open("a") as file:
             file.write(f"{os.getpid()} {len(numbers)}\n")
     time.sleep(seconds)
+    while until is not None and not Path(until).exists():
+        time.sleep(0.01)
     return sum(numbers) + 1
 
 
@@ -85,14 +88,14 @@ def together() -> list[Service]:
     return [made]
 
 
-def pyramid(height: int, trace: Path | None = None, seconds: float = 0.0) -> Plan:
-    """Plan layers of steps, each step on two of the layer below."""
+def pyramid(height: int, trace: Path | None = None, seconds: float = 0.0, until: Path | None = None) -> Plan:
+    """Plan layers of steps, each step on two of the layer below; the third layer comes to no end before some file."""
     plan = Plan("pyramid", [service])
-    options = {} if trace is None else {"trace": str(trace)}
-    layer = [plan.add("add", numbers=[number], seconds=seconds, **options) for number in range(height)]
+    options: dict[str, Any] = {"seconds": seconds} | ({} if trace is None else {"trace": str(trace)})
+    layer = [plan.add("add", numbers=[number], **options) for number in range(height)]
     while len(layer) > 1:
-        pairs = itertools.pairwise(layer)
-        layer = [plan.add("add", numbers=list(pair), seconds=seconds, **options) for pair in pairs]
+        waits = {} if until is None or len(layer) != height - 1 else {"until": str(until)}
+        layer = [plan.add("add", numbers=list(pair), **options, **waits) for pair in itertools.pairwise(layer)]
     return plan
 
 
