@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -163,9 +164,17 @@ def test_a_step_that_somebody_is_still_doing_is_waited_for(caplog: pytest.LogCap
     number = journal.acquire("graph", str(me()), 1.0).number
     with acting() as worker:
         journal.start("graph", number, "work/0", worker, 2.0)
-        finishing = threading.Timer(0.2, lambda: journal.finish("graph", "work/0", 0, '"by the worker"', 3.0))
-        finishing.start()
-        assert calls.plan([[]]).run(journal) == "by the worker"
+
+        def finish(record: logging.LogRecord) -> bool:
+            if "is still being done" in record.getMessage():
+                journal.finish("graph", "work/0", 0, '"by the worker"', 3.0)
+            return True
+
+        caplog.handler.addFilter(finish)  # the worker is done as soon as somebody says that it is waited for
+        try:
+            assert calls.plan([[]]).run(journal) == "by the worker"
+        finally:
+            caplog.handler.removeFilter(finish)
     assert calls.made == [0]
     assert f"is still being done by process {os.getpid()}" in caplog.text
 

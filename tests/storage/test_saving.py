@@ -30,7 +30,7 @@ class Slow(LocalFiles):
 
     def write(self, path: Path, chunks: Iterable[Chunk]) -> None:
         self.begun.set()
-        assert self.go.wait(10)
+        assert self.go.wait(200)
         super().write(path, chunks)
 
 
@@ -41,7 +41,7 @@ def test_the_caller_only_copies(tmp_path: Path) -> None:
         learner = advance(Learner(), 1)
         assert repository.save(learner, wait=False) is None
         advance(learner, 2)
-        assert disk.begun.wait(10)
+        assert disk.begun.wait(200)
         assert Repository(tmp_path).checkpoints(learner) == []
         disk.go.set()
         repository.flush()
@@ -74,7 +74,7 @@ def interrupt_who_waits(disk: Slow) -> None:
     main = threading.main_thread().ident
     assert main is not None
     while not any(frame.name == "settle" for frame in traceback.extract_stack(sys._current_frames()[main])):  # noqa: SLF001 - there is no other way to see it
-        assert disk.begun.wait(10)
+        assert disk.begun.wait(200)
     signal.pthread_kill(main, signal.SIGINT)
 
 
@@ -139,14 +139,20 @@ def test_a_folder_in_use_is_no_failure_of_the_disk(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import atexit, errno, os, signal, sys, threading, time
+import atexit, errno, signal, sys, threading, time
 from torch import nn
 from torchsystem.storage import Repository
 from torchsystem.storage.ports import LocalFiles
 
+waits, interrupted = threading.Event(), threading.Event()
+
 class Files(LocalFiles):
     def write(self, path, chunks):
-        time.sleep(0.2)
+        if sys.argv[3] == "interrupted" and not interrupted.is_set():
+            waits.wait()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            interrupted.wait()
+        time.sleep(0.1)
         if sys.argv[2] == "full":
             raise OSError(errno.ENOSPC, "No space left on device")
         super().write(path, chunks)
@@ -161,11 +167,11 @@ else:
     save()
 print("the end", flush=True)
 if sys.argv[3] == "interrupted":
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
+        waits.set()
         repository.flush()
     except KeyboardInterrupt:
-        pass
+        interrupted.set()
 """
 
 
