@@ -40,7 +40,7 @@ def run(program: str, **environment: str) -> tuple[int, list[str], str]:
         [sys.executable, "-c", PRELUDE + dedent(program)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
     )
@@ -51,7 +51,7 @@ def test_at_exit_the_background_is_drained() -> None:
     """A program that just ends loses nothing: what is queued is delivered first, and no thread stays behind."""
     code, words, errors = run(
         """
-        producer.register(consumer, delivery=background(capacity=2000))
+        producer.register(consumer, delivery=background(capacity=2000, deadline=200))
         for number in range(1000):
             producer.dispatch(Ticked(number))
         """
@@ -64,12 +64,15 @@ def test_at_exit_a_listener_that_hangs_is_given_up() -> None:
     """The interpreter does not hang: after the deadline it says what is lost, and ends."""
     code, words, errors = run(
         """
+        entered = threading.Event()
         def handle(number):
             say(number)
+            entered.set()
             threading.Event().wait()
         producer.register(consumer, delivery=background(deadline=0.1))
         for number in range(3):
             producer.dispatch(Ticked(number))
+        entered.wait()
         """
     )
     assert words == ["0"]
@@ -83,7 +86,7 @@ def test_at_exit_failures_that_nobody_saw_are_shown() -> None:
         """
         def handle(number):
             raise ValueError(f"number {number}")
-        producer.register(consumer, delivery=background())
+        producer.register(consumer, delivery=background(deadline=200))
         producer.dispatch(Ticked(7))
         """
     )
@@ -99,7 +102,7 @@ def test_at_exit_isolated_failures_are_told() -> None:
         def handle(number):
             raise ValueError(number)
         producer = Producer(failures="isolate", on_failure=lambda error, event, handler: say(event.number))
-        producer.register(consumer, delivery=background())
+        producer.register(consumer, delivery=background(deadline=200))
         producer.dispatch(Ticked(7))
         """
     )
@@ -129,7 +132,7 @@ def test_at_exit_dropped_messages_are_counted() -> None:
             entered.set()
             through.wait()
             say(number)
-        producer.register(consumer, delivery=background(capacity=1, overflow="drop_oldest"))
+        producer.register(consumer, delivery=background(capacity=1, overflow="drop_oldest", deadline=200))
         producer.dispatch(Ticked(0))
         entered.wait()
         for number in range(1, 5):
@@ -145,7 +148,7 @@ def test_an_uncaught_exception_loses_nothing() -> None:
     """A program that fails still delivers what it dispatched."""
     code, words, _ = run(
         """
-        producer.register(consumer, delivery=background())
+        producer.register(consumer, delivery=background(deadline=200))
         for number in range(100):
             producer.dispatch(Ticked(number))
         1 / 0
@@ -168,7 +171,7 @@ def test_a_child_begins_with_nothing_and_works() -> None:
             say(number)
         late = Consumer()
         late.handler(on_ticked)
-        producer.register(consumer, delivery=background())
+        producer.register(consumer, delivery=background(deadline=200))
         producer.register(late, delivery=deferred)
         producer.dispatch(Ticked(1))
         producer.dispatch(Ticked(2))
@@ -177,12 +180,12 @@ def test_a_child_begins_with_nothing_and_works() -> None:
         if child == 0:
             producer.flush(0)
             producer.dispatch(Ticked(100))
-            producer.close(30)
+            producer.close(200)
             say("child")
             os._exit(0)
         os.waitpid(child, 0)
         through.set()
-        producer.close(30)
+        producer.close(200)
         """
     )
     assert words[:3] == ["100", "100", "child"]
@@ -198,13 +201,13 @@ def test_worker_processes_may_come_and_go() -> None:
         import multiprocessing
         def work():
             producer.dispatch(Ticked(100))
-            producer.close(30)
-        producer.register(consumer, delivery=background())
+            producer.close(200)
+        producer.register(consumer, delivery=background(deadline=200))
         for number in range(5):
             producer.dispatch(Ticked(number))
             process = multiprocessing.get_context("fork").Process(target=work)
             process.start()
-            process.join(30)
+            process.join(200)
             assert process.exitcode == 0
         """
     )
@@ -252,7 +255,7 @@ def test_a_process_of_multiprocessing_ends_as_any_other() -> None:
         """
         import multiprocessing
 
-        producer.register(consumer, delivery=background())
+        producer.register(consumer, delivery=background(deadline=200))
         producer.register(later := Consumer("later"), delivery=deferred)
 
         @later.handler
@@ -287,7 +290,7 @@ def test_at_exit_who_hears_of_failures_hears_of_the_last() -> None:
         def handle(number):
             raise ValueError
 
-        producer.register(consumer, witness, delivery=background())
+        producer.register(consumer, witness, delivery=background(deadline=200))
         producer.dispatch(Ticked(1))
         """
     )
