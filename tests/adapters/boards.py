@@ -100,7 +100,7 @@ def server(folder: Path) -> Iterator[str]:
         process.communicate()
 
 
-def ask(address: str, path: str, *, body: Any = None, until: Any = bool, seconds: float = 60.0) -> Any:
+def ask(address: str, path: str, *, body: Any = None, until: Any = bool, seconds: float = 200.0) -> Any:
     """Ask the server until it has read what there is to read."""
     data = None if body is None else json.dumps(body).encode()
     limit = time.monotonic() + seconds

@@ -85,7 +85,7 @@ def watchers() -> list[threading.Thread]:
     """Return the threads that look on, after those that are about to end have ended."""
     found = [thread for thread in threading.enumerate() if thread.name == "torchsystem progress bar"]
     for thread in found:
-        thread.join(10)
+        thread.join(200)
     return [thread for thread in found if thread.is_alive()]
 
 
@@ -215,14 +215,14 @@ class Patient(Learner):
 
     def fit(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if self.calls == ["fit"]:
-            assert self.window.came.wait(30)
+            assert self.window.came.wait(200)
         return super().fit(inputs, targets)
 
     def evaluate(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if self.calls[-2:] == ["fit", "evaluate"]:
             self.window.came.clear()
             self.window.text = "validation 1/2"
-            assert self.window.came.wait(30)
+            assert self.window.came.wait(200)
         return super().evaluate(inputs, targets)
 
 
@@ -333,7 +333,7 @@ class Waiting(Learner):
         self.screen = screen
 
     def onepoch(self) -> None:
-        assert self.screen.is_broken.wait(30)
+        assert self.screen.is_broken.wait(200)
 
 
 class Leaving(Console):

@@ -21,7 +21,7 @@ SHOWN = [(match["name"], match["text"]) for match in BLOCK.finditer((ROOT / "REA
 def run(folder: Path) -> str:
     """Run the program in `folder` as a user would, and return what it prints."""
     command = [sys.executable, str(folder / "main.py")]
-    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=300)  # noqa: S603
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=280)  # noqa: S603
     return done.stdout
 
 
@@ -112,7 +112,7 @@ def test_an_interrupted_run_ends_as_one_left_alone(program: tuple[Path, str, str
                 process.send_signal(signal.SIGINT)
                 break
         process.stdout.read()
-        assert process.wait(timeout=100) == 128 + signal.SIGINT
+        assert process.wait(timeout=200) == 128 + signal.SIGINT
     continued = run(again)
     assert continued.startswith("Continuing after batch ")
     assert first[first.index("  epochs in all") :] == continued[continued.index("  epochs in all") :]

@@ -28,7 +28,7 @@ def processes() -> ProcessPoolExecutor:
 def test_independent_steps_are_done_at_the_same_time() -> None:
     """As many as the engine takes: here all three must meet."""
     calls = Calls()
-    meeting = threading.Barrier(3, timeout=30)
+    meeting = threading.Barrier(3, timeout=200)
     calls.behaviour = dict.fromkeys(range(3), meeting.wait)
     graph = [[], [], [], [0, 1, 2]]
     assert calls.plan(graph).run(MemoryJournal(), executor=lambda: ThreadPoolExecutor(3)) == expected(graph)[-1]
@@ -45,12 +45,12 @@ def test_a_failure_lets_what_is_under_way_come_to_its_end() -> None:
         told.set()
 
     def fail() -> None:
-        begun.wait(30)
+        begun.wait(200)
         raise LookupError("a step")
 
     def go_on() -> None:
         begun.set()
-        told.wait(30)
+        told.wait(200)
 
     calls.behaviour = {0: fail, **dict.fromkeys(range(1, 5), go_on)}
     plan = calls.plan([[], [], [], [], []])
@@ -255,7 +255,7 @@ def test_an_executor_that_was_shut_down_is_told_of() -> None:
 def test_of_two_failures_the_first_is_raised() -> None:
     """The other is in the journal."""
     calls, journal, told = Calls(), MemoryJournal(), threading.Event()
-    both = threading.Barrier(2, timeout=30)
+    both = threading.Barrier(2, timeout=200)
     listener = Consumer()
 
     @listener.handler
@@ -268,7 +268,7 @@ def test_of_two_failures_the_first_is_raised() -> None:
 
     def fail_later() -> None:
         both.wait()
-        told.wait(30)
+        told.wait(200)
         raise LookupError("second")
 
     calls.behaviour = {0: fail_later, 1: fail}

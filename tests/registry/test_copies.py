@@ -233,7 +233,7 @@ def test_other_processes_know_the_identity(method: str) -> None:
     linear = Linear(2, out_features=3)
     process = context.Process(target=identify, args=(queue, linear))
     process.start()
-    assert queue.get(timeout=60) == gethash(linear)
+    assert queue.get(timeout=200) == gethash(linear)
     process.join()
 
 

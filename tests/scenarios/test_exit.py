@@ -35,7 +35,7 @@ def test_a_state_that_is_not_finite_ends_the_process_badly(tmp_path: Path, rate:
     """Nothing is saved of it, though the loss was finite before the step; a finite one ends well, and is saved."""
     command = [sys.executable, "-c", PROGRAM, str(tmp_path), rate]
     done = subprocess.run(  # noqa: S603 - its own program
-        command, check=False, capture_output=True, text=True, timeout=100, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command, check=False, capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert (done.returncode == 0) == (error is None), done.stderr
     assert error is None or f"torchsystem.errors.{error}: " in done.stderr

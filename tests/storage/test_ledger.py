@@ -146,7 +146,7 @@ for name in ["parent", "child"]:
 
 def test_a_process_that_was_forked_writes_a_file_of_its_own(tmp_path: Path) -> None:
     """It would go on where its parent was, and so would the parent."""
-    start(FORKED, str(tmp_path)).communicate(timeout=60)
+    start(FORKED, str(tmp_path)).communicate(timeout=200)
     files = [Path(name) for name, _ in Folder(tmp_path).keys(FOLDER)]
     assert len(files) == 2
     assert sorted(keys(Folder(tmp_path))) == ["child", "parent"]
@@ -173,7 +173,7 @@ def test_a_killed_writer_loses_no_line_that_was_done(tmp_path: Path) -> None:
     for _ in range(5):
         writer.stdout.readline()
     writer.send_signal(signal.SIGKILL)
-    rest = writer.communicate(timeout=60)[0].split()
+    rest = writer.communicate(timeout=200)[0].split()
     said = 5 + len(rest)
     found = keys(Folder(tmp_path))
     assert found == list(map(str, range(len(found))))

@@ -394,7 +394,7 @@ def test_training_does_not_wait_for_the_store(tmp_path: Path) -> None:
 
         def put(self, key: str, source: Source, /) -> None:
             self.reached.set()
-            assert self.let_go.wait(60)
+            assert self.let_go.wait(200)
             super().put(key, source)
 
     store = Hanging()
@@ -402,7 +402,7 @@ def test_training_does_not_wait_for_the_store(tmp_path: Path) -> None:
         for number in range(50):
             (tmp_path / str(number)).write_text("x")
             mirror.tell(str(number))
-        assert store.reached.wait(60)
+        assert store.reached.wait(200)
         mirror.tell("0")
         assert store.sent == []
         assert mirror.close(timeout=0.01) == sorted(map(str, range(50)))
@@ -423,7 +423,7 @@ def test_what_was_not_closed_is_mirrored_at_exit(tmp_path: Path) -> None:
     """A program that just ends loses nothing, if the store is there."""
     (tmp_path / "here").mkdir()
     program = start(UNCLOSED, str(tmp_path / "here"), str(tmp_path / "there"))
-    program.communicate(timeout=60)
+    program.communicate(timeout=200)
     assert program.returncode == 0
     assert (tmp_path / "there" / "last").read_text() == "x"
 
@@ -451,11 +451,11 @@ def test_a_bucket_that_goes_away_and_comes_back_has_all_of_it(tmp_path: Path) ->
     server.stop()
     (tmp_path / "meanwhile").write_text("2")
     mirror.tell("meanwhile")
-    assert delayed.wait(60)
+    assert delayed.wait(200)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
     server.start()
     try:
-        assert recovered.wait(60)
+        assert recovered.wait(200)
         assert mirror.close() == []
         assert store.keys() == ["first/before", "first/meanwhile"]
         assert store.get("first/meanwhile") == b"2"

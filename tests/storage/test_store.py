@@ -83,7 +83,7 @@ def drawers() -> Iterator[list[Popen[str]]]:
     processes = [start(DRAWER) for _ in range(2)]
     yield processes
     for process in processes:
-        process.communicate(timeout=60)
+        process.communicate(timeout=200)
 
 
 @settings(max_examples=15)
@@ -206,7 +206,7 @@ store.path("predictions", split="test").write_text("[1]")
 def test_what_was_written_is_recorded_at_exit(tmp_path: Path) -> None:
     """Also if nobody closes the store."""
     program = start(UNCLOSED, str(tmp_path))
-    program.communicate(timeout=60)
+    program.communicate(timeout=200)
     (line,) = open_store(tmp_path).ledger()
     assert (line.key.rpartition("/")[2], line.size) == ("test_1.json", 3)
 
@@ -460,7 +460,7 @@ with Store(sys.argv[1]).temporary() as path:
 def test_temporary_files_of_a_process_that_was_killed_are_gone_with_the_next(tmp_path: Path) -> None:
     """Those of one that is alive, or that nobody can tell of from here, stay."""
     with start(HOLDER, str(tmp_path)) as holder:
-        assert holder.wait(60) == -SIGKILL
+        assert holder.wait(200) == -SIGKILL
     temporary = tmp_path / ".torchsystem" / "temporary"
     (left,) = temporary.iterdir()
     elsewhere = temporary / f"1-1-{'0' * 16}-abc"

@@ -430,7 +430,7 @@ def test_workers_survive_what_a_terminal_sends_to_all(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(root=str(Path(__file__).parents[2])))
     ended = subprocess.run(  # noqa: S603 - it is our own
-        [sys.executable, str(program)], capture_output=True, text=True, start_new_session=True, timeout=120, check=False
+        [sys.executable, str(program)], capture_output=True, text=True, start_new_session=True, timeout=200, check=False
     )
     assert ended.returncode == 130, ended.stderr
     assert "Traceback" not in ended.stderr
