@@ -90,7 +90,7 @@ def perform(task: Task) -> Outcome:
 
 def told(error: BaseException) -> str:
     """Say how a step failed, in text that any journal can keep: paths of files may hold what is no Unicode."""
-    text = "".join(traceback.format_exception_only(error)).strip()
+    text = "".join(traceback.format_exception_only(error)).strip().replace("\0", "\\x00")
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

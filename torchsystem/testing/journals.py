@@ -1,20 +1,28 @@
 """The contract of journals of plans, as tests: whoever writes another kind of journal runs them on it."""
 
 # ruff: noqa: S101 - these are tests
-# ruff: noqa: PLR2004 - the numbers in an assertion are the example
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Callable
 from threading import Thread
 
 from torchsystem.errors import PlanTakenOver
 from torchsystem.plans import JournalPort
 from torchsystem.plans.ports import Lease, Record
+from torchsystem.testing.transactions import TransactionContract, a_step
+
+__all__ = ["JournalContract", "a_step"]
 
 
-class JournalContract:
+class JournalContract(TransactionContract):
     """What every journal keeps. Subclass it where pytest looks, and say how to make one.
+
+    Other processes open a journal that is sent to them, by pickling: where one is opened in another way, `reopen` says
+    how.
+
+    Attributes:
+        meeting: How many seconds a transaction stays open for another to come in, which it must not.
 
     Examples:
         >>> from torchsystem.plans import JournalPort, MemoryJournal
@@ -23,10 +31,6 @@ class JournalContract:
         ...     def make(self) -> JournalPort:
         ...         return MemoryJournal()
     """
-
-    def make(self) -> JournalPort:
-        """Make an empty journal."""
-        raise NotImplementedError
 
     def _enrolled(self, *records: Record) -> tuple[JournalPort, int]:
         journal = self.make()
@@ -62,7 +66,7 @@ class JournalContract:
         journal = self.make()
         old = journal.acquire("plan", "old", 1.0).number
         assert journal.beat("plan", old, 5.0)
-        assert journal.lease("plan").heartbeat == 5.0
+        assert journal.lease("plan") == Lease(1, "old", 1.0, 5.0)
         new = journal.acquire("plan", "new", 6.0, instead_of=old)
         assert not journal.beat("plan", old, 7.0)
         journal.release("plan", old)
@@ -131,6 +135,7 @@ class JournalContract:
         assert journal.records("plan") == [failed]
         again = journal.start("plan", number, "a/0", "other", 4.0)
         assert (again.state, again.error, again.attempts) == ("started", None, 2)
+        assert journal.records("plan") == [again]
 
     def test_a_reset_step_is_as_new_and_another_generation(self) -> None:
         """What is brought for the old one does not count."""
@@ -140,34 +145,30 @@ class JournalContract:
         assert journal.records("plan") == [a_step("a/0", 0, generation=1), a_step("b/0", 1)]
         assert journal.finish("plan", "a/0", 0, "1", 3.0).result is None
         assert journal.fail("plan", "a/0", 0, "no", 3.0).state == "left"
+        journal.start("plan", number, "a/0", "worker", 4.0)
+        journal.finish("plan", "a/0", 1, "2", 5.0)
+        journal.reset("plan", number, ["a/0"])
+        assert journal.records("plan") == [a_step("a/0", 0, generation=2), a_step("b/0", 1)]
 
     def test_without_the_lease_nothing_begins(self) -> None:
         """Who lost it can neither enroll, nor reset, nor start; what was under way may still be finished."""
         journal, old = self._enrolled(a_step("a/0", 0))
         journal.start("plan", old, "a/0", "worker", 2.0)
         journal.acquire("plan", "new", 3.0, instead_of=old)
-        for act in (
-            lambda: journal.enroll("plan", old, [a_step("b/0", 1)]),
-            lambda: journal.reset("plan", old, ["a/0"]),
-            lambda: journal.start("plan", old, "a/0", "other", 4.0, instead_of="worker"),
-        ):
-            try:
-                act()
-            except PlanTakenOver:
-                continue
-            raise AssertionError(act)
+        _refused(lambda: journal.enroll("plan", old, [a_step("b/0", 1)]))
+        _refused(lambda: journal.reset("plan", old, ["a/0"]))
+        _refused(lambda: journal.start("plan", old, "a/0", "other", 4.0, instead_of="worker"))
+        assert [record.key for record in journal.records("plan")] == ["a/0"]
         assert journal.finish("plan", "a/0", 0, "1", 5.0).result == "1"
 
-    def test_a_transaction_is_whole_or_nothing(self) -> None:
-        """What was written in a block that fails was not written."""
-        journal, _ = self._enrolled(a_step("a/0", 0))
-        lease = journal.lease("plan")
-        with suppress(LookupError), journal.transaction() as pages:
-            pages.put("plan", [a_step("b/0", 1)])
-            pages.put_lease("plan", Lease(9, "nobody"))
-            raise LookupError
+    def test_a_step_that_is_not_there_is_refused(self) -> None:
+        """As where somebody has put an older journal in its place: no step is made up."""
+        journal, number = self._enrolled(a_step("a/0", 0))
+        _refused(lambda: journal.start("plan", number, "b/0", "worker", 2.0))
+        _refused(lambda: journal.reset("plan", number, ["b/0"]))
+        _refused(lambda: journal.finish("plan", "b/0", 0, "1", 2.0))
+        _refused(lambda: journal.fail("another", "a/0", 0, "no", 2.0))
         assert journal.records("plan") == [a_step("a/0", 0)]
-        assert journal.lease("plan") == lease
 
     def test_threads_take_turns(self) -> None:
         """Of many that start a step at once, one does."""
@@ -187,24 +188,11 @@ class JournalContract:
         assert len(set(found)) == 1
         assert journal.records("plan")[0].attempts == 1
 
-    def test_it_can_be_closed_and_used_again(self) -> None:
-        """Closing lets go of what is open, and forgets nothing."""
-        journal, number = self._enrolled(a_step("a/0", 0))
-        journal.close()
-        journal.close()
-        assert journal.start("plan", number, "a/0", "worker", 2.0).attempts == 1
 
-
-def a_step(
-    key: str, position: int | None, *, arguments: str = "{}", generation: int = 0, note: str | None = None
-) -> Record:
-    """Return a step that is left."""
-    return Record(
-        key=key,
-        position=position,
-        action=key.partition("/")[0],
-        arguments=arguments,
-        version="1",
-        generation=generation,
-        note=note,
-    )
+def _refused(act: Callable[[], object]) -> None:
+    """See that something is refused."""
+    try:
+        act()
+    except PlanTakenOver:
+        return
+    raise AssertionError(act)
