@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.plans.fakes import Calls, Crash
 from torchsystem.errors import InvalidPlan, PlanDrift, UnknownJournalStep
-from torchsystem.plans import MemoryJournal, Plan
+from torchsystem.plans import MemoryJournal, Plan, step_key
 from torchsystem.services import Service
 
 Steps = list[tuple[str, dict[str, Any]]]
@@ -206,6 +206,23 @@ def test_what_is_left_or_failed_is_done_as_it_is_now() -> None:
     assert world.ran == ["a1", "b1", "b2", "c2"]
 
 
+def test_a_failed_step_that_is_given_something_else_has_another_key() -> None:
+    """It does not go on from what it left behind when it was given something else; as it was, or mended, it does."""
+    service, keys, journal = Service(), list[str](), MemoryJournal()
+
+    @service.handler
+    def train(lr: int) -> None:
+        keys.append(f"{lr} {step_key()}")
+        raise ArithmeticError("the loss is nan")
+
+    for lr, version in ((2, "1"), (2, "1"), (2, "mended"), (1, "mended"), (1, "mended")):
+        plan = Plan("keys", [service], versions={"train": version})
+        plan.add("train", lr=lr)
+        with pytest.raises(ArithmeticError):
+            plan.run(journal)
+    assert keys == [*["2 keys/train/0"] * 3, *["1 keys/train/0~1"] * 2]
+
+
 def test_what_was_interrupted_counts_as_done() -> None:
     """It may go on from a checkpoint of its own, which the change would be mixed with."""
     world = World()
@@ -255,6 +272,19 @@ def test_a_reset_step_is_done_again_and_all_that_refer_to_it() -> None:
     assert world.ran == ["a1", "ba1", "cba1", "a2", "ba1", "cba1"]
 
 
+@pytest.mark.parametrize("now", [[("a", 2)], [("a", 2), ("b", 5)]], ids=["dropped", "changed"])
+def test_a_reset_reaches_what_refers_to_the_step_in_the_journal_alone(now: Steps) -> None:
+    """When it is back in the plan, its old result is not taken for one of the new."""
+    world = World()
+    world.run(("a", 1), ("b", -1), ("c", -1))
+    plan = world.plan(*now)
+    assert plan.reset("a/0", world.journal) == ["a/0", "b/0"][: len(now)]
+    assert world.run(("a", 2), accept="order") == "a2"
+    assert world.ran == ["a1", "ba1", "cba1", "a2"]
+    assert world.run(("a", 2), ("b", -1), ("c", -1)) == "cba2"
+    assert world.ran == ["ba2", "cba2"]
+
+
 def test_a_reset_leaves_alone_what_was_never_done() -> None:
     """It keeps its key, for no effect was left out because of it."""
     world = World()
@@ -277,8 +307,6 @@ def test_a_reset_mends_changed_arguments() -> None:
 
 def test_a_reset_step_has_another_key() -> None:
     """An effect that was left out because it was there already is wanted anew."""
-    from torchsystem.plans import step_key  # noqa: PLC0415
-
     service = Service()
 
     @service.handler

@@ -2,7 +2,7 @@
 
 Steps are found in the journal by what they do: by action and arguments, those of the steps they refer to included;
 then by action alone, in order. What counts is what has been done: a step that is left, or failed, is simply run as it
-is now.
+is now; one that failed and is given something else, under another key.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ class Match:
         records: What is known of each step, as the plan is now; by number.
         stale: What is known of steps that the plan no longer has.
         changes: What is different, by key: pairs of a word and what it stands for.
+        other_work: The keys of steps that have failed, and are given something else now. What they have left behind
+            under their keys, as checkpoints, belongs to what they were given before.
     """
 
     def __init__(self, steps: Sequence[Step], known: Sequence[Record]) -> None:
@@ -42,6 +44,7 @@ class Match:
         if found is None:
             found = self._found_by_content()
         self.changes: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        self.other_work: list[str] = []
         self.records = [self._record(step, record) for step, record in zip(steps, found, strict=True)]
         kept = {record.key for record in self.records}
         gone = [record for record in known if record.key not in kept]
@@ -75,6 +78,26 @@ class Match:
         for record in (*self.records, *self.stale):
             if known.get(record.key) != record:
                 yield record
+
+    def users(self, number: int) -> set[str]:
+        """Return the keys of a step and of all that refer to it, at any depth.
+
+        What the journal knows counts as well: a step that the plan no longer has may come back, with its result.
+        """
+        users: dict[str, list[str]] = defaultdict(list)
+        for step in self._steps:
+            for need in step.needs:
+                users[self._keys[need]].append(self._keys[step.number])
+        for record in self._known:
+            for need in _needs(read(record.arguments)):
+                users[need].append(record.key)
+        doomed, waiting = set[str](), [self._keys[number]]
+        while waiting:
+            key = waiting.pop()
+            if key not in doomed:
+                doomed.add(key)
+                waiting.extend(users[key])
+        return doomed
 
     def _found_in_place(self) -> list[Record | None] | None:
         """Find each step where it was; nothing if something is different."""
@@ -140,6 +163,8 @@ class Match:
             return Record(
                 key=key, position=step.number, action=step.action, arguments=arguments, version=version, state="left"
             )
+        if found.state == "failed" and found.arguments != arguments:
+            self.other_work.append(key)
         notes = []
         if found.state in DONE and found.arguments != arguments:
             notes.append(("arguments", f"its arguments were {_short(found.arguments)}, and are {_short(arguments)}"))
@@ -221,6 +246,18 @@ def _with(value: Any, contents: dict[str, str]) -> Any:
             return {"$step": contents.get(value["$step"], value["$step"])}
         return {key: _with(item, contents) for key, item in value.items()}
     return [_with(item, contents) for item in value] if isinstance(value, list) else value
+
+
+def _needs(value: Any) -> Iterator[str]:
+    """Yield the keys of the steps that written arguments refer to."""
+    if isinstance(value, dict):
+        if value.keys() == {"$step"} and isinstance(value["$step"], str):
+            yield value["$step"]
+            return
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _needs(item)
 
 
 def _digest(action: str, arguments: object) -> str:

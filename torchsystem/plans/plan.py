@@ -185,9 +185,7 @@ class Plan:
             raise InvalidPlan(message)
         self._journal = _checked(journal)
         with holding(journal, self.name, lapse, self._clock) as hold, self._fixed(hold):
-            match = Match(self._steps, journal.records(self.name))
-            match.refuse(self.name, accepted)
-            journal.enroll(self.name, hold.number, match.new())
+            match = self._enroll(journal, hold, accepted)
             self._tell_start(match)
             setting = Setting(
                 plan=self.name,
@@ -217,6 +215,8 @@ class Plan:
     def reset(self, step: Reference | str, journal: JournalPort | None = None) -> list[str]:
         """Forget the result of a step, and of all that refer to it, so that the next run does them anew.
 
+        Steps that refer to it and are not in the plan now are forgotten as well: they may come back.
+
         Args:
             step: What `add` returned, or the key of a step, as `show` prints it.
             journal: Where it is written down; that of the last run by default.
@@ -233,16 +233,12 @@ class Plan:
             message = f"{self!r} was not run yet, so it knows no journal. Write plan.reset(step, journal)."
             raise InvalidPlan(message)
         with holding(kept, self.name, LAPSE, self._clock) as hold:
-            match = Match(self._steps, kept.records(self.name))
+            known = kept.records(self.name)
+            match = Match(self._steps, known)
             keys = [record.key for record in match.records]
-            first = self._find(step, keys)
-            doomed = {first}
-            for other in self._steps:
-                if doomed.intersection(other.needs):
-                    doomed.add(other.number)
-            done = [number for number in sorted(doomed) if match.records[number].state != "left"]
-            kept.reset(self.name, hold.number, [keys[number] for number in done])
-        return [keys[number] for number in sorted(doomed)]
+            doomed = match.users(self._find(step, keys))
+            kept.reset(self.name, hold.number, [one.key for one in known if one.key in doomed and one.state != "left"])
+        return [key for key in keys if key in doomed]
 
     @contextmanager
     def _fixed(self, hold: Hold) -> Generator[None]:
@@ -272,6 +268,16 @@ class Plan:
             message = f"{reference!r} is no step of {self!r}. Write what plan.add(...) of this plan returned."
             raise ForeignReference(message)
         return reference.number
+
+    def _enroll(self, journal: JournalPort, hold: Hold, accepted: set[str]) -> Match:
+        """Write down what the steps are now, if that is accepted; return what is known of them."""
+        match = Match(self._steps, journal.records(self.name))
+        match.refuse(self.name, accepted)
+        if match.other_work:
+            journal.reset(self.name, hold.number, match.other_work)
+            match = Match(self._steps, journal.records(self.name))
+        journal.enroll(self.name, hold.number, match.new())
+        return match
 
     def _tell_start(self, match: Match) -> None:
         if self.producer.wants(PlanStarted):
