@@ -211,6 +211,67 @@ def test_what_was_written_is_recorded_at_exit(tmp_path: Path) -> None:
     assert (line.key.rpartition("/")[2], line.size) == ("test_1.json", 3)
 
 
+DROPPED = """
+import sys
+from tests.storage.buckets import open_store
+open_store(sys.argv[1]).bind(run="second").path("predictions", split="test").write_text("[1]")
+"""
+
+
+def test_what_was_written_is_recorded_at_exit_though_the_store_was_dropped(tmp_path: Path) -> None:
+    """As one is that was bound for a line, and that nobody kept."""
+    start(DROPPED, str(tmp_path)).communicate(timeout=200)
+    (line,) = open_store(tmp_path).ledger()
+    assert line.key == "digits/baseline/second/predictions/test_1.json"
+
+
+FORKED = """
+import os, sys
+from tests.storage.buckets import open_store
+store = open_store(sys.argv[1])
+path = store.path("predictions", split="test")
+path.write_text("[")
+if (child := os.fork()) == 0:
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+path.write_text("[1]")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+def test_a_child_does_not_record_what_its_parent_is_still_writing(tmp_path: Path) -> None:
+    """When it ends, it closes what is its own."""
+    start(FORKED, str(tmp_path)).communicate(timeout=200)
+    (line,) = open_store(tmp_path).ledger()
+    assert line.size == 3
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_nothing_outside_the_root_is_recorded(tmp_path: Path, *, absolute: bool) -> None:
+    """Neither through `..`, which a template may well take for a value, nor through a link."""
+    root = tmp_path / "root"
+    (root / "first").mkdir(parents=True)
+    (tmp_path / "secret.json").write_text("secret")
+    (root / "link").symlink_to(tmp_path)
+    (root / "first" / "link.json").symlink_to(tmp_path / "secret.json")
+    store = Store(root, layout=Layout(config="{run}/{name}.json"))
+    for path in ["../secret.json", "first/../../secret.json", "link/secret.json", "first/link.json"]:
+        with pytest.raises(UnknownArtefact, match=r"store\.path"):
+            store.record(root / path if absolute else path)
+    assert store.ledger() == []
+
+
+def test_what_lies_behind_a_link_to_the_root_is_recorded(tmp_path: Path) -> None:
+    """Whoever opened a store by a link writes, and records, by it."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    store = open_store(tmp_path / "link")
+    store.path("config")
+    path = tmp_path / "link/digits/baseline/first/config.json"
+    path.write_text("{}")
+    assert store.record(path).kind == "config"
+
+
 def test_a_path_is_there_to_be_written_to(tmp_path: Path) -> None:
     """Its folder is made, its number is held, and what was written is recorded when the store is closed."""
     with open_store(tmp_path, by="trainer") as store:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import logging
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -13,17 +12,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from torchsystem.errors import DamagedArtefact, InvalidStore, NotLocal, UnfilledTemplate, UnknownArtefact
-from torchsystem.services.processes import finish_at_exit
 from torchsystem.storage.artefacts import Artefact, check_content, digest, verify
 from torchsystem.storage.catalogue import Catalogue, within
 from torchsystem.storage.elsewhere import Elsewhere
+from torchsystem.storage.handed import Handed
 from torchsystem.storage.layout import Layout
 from torchsystem.storage.ledger import Action, Entry, Ledger
 from torchsystem.storage.places import Folder, Place, Source
 from torchsystem.storage.segments import OURS, check_key
 from torchsystem.storage.templates import NUMBER, Template, Values
-
-logger = logging.getLogger(__name__)
 
 ANY = "*"
 IDENTITY = ("project", "experiment", "run")
@@ -75,7 +72,8 @@ class Store:
         self._place: Place = _place(root, options or {}, exclusive=exclusive)
         self._ledger = Ledger(self._place, by=by, clock=clock)
         self._catalogue = Catalogue(self._place, self.layout, self._ledger)
-        self._handed: dict[str, str] = {}
+        place = self._place
+        self._handed = Handed(place, self.layout, self._catalogue) if isinstance(place, Folder) else None
 
     def __repr__(self) -> str:
         bound = "".join(f", {name}={value!r}" for name, value in self.values.items())
@@ -84,7 +82,7 @@ class Store:
     @property
     def is_local(self) -> bool:
         """Tell whether the store is a folder."""
-        return isinstance(self._place, Folder)
+        return self._handed is not None
 
     @property
     def root(self) -> Path:
@@ -93,7 +91,7 @@ class Store:
         Raises:
             NotLocal: The store is not a folder.
         """
-        return self._folder("root").root
+        return self._local("root").folder.root
 
     def bind(self, **values: str | int) -> Store:
         """Return the same store, with more values that templates are filled with."""
@@ -115,33 +113,24 @@ class Store:
             AmbiguousPath: Other values, or another kind, would make the same path.
             OutsideRoot: A symbolic link leads out of the root.
         """
-        folder = self._folder("path")
+        handed = self._local("path")
         template, values = self._filled(kind, values)
         draws = template.numbered and NUMBER not in values
         key = self._catalogue.draw(template, values, b"") if draws else self.layout.format(template, values)
-        path = folder.path(key)
-        self._handed[key] = kind
-        finish_at_exit(self)
-        return path
+        return handed.out(key)
 
     def record(self, path: str | Path) -> Artefact:
         """Write into the ledger what was written to a path.
 
+        Args:
+            path: The path, absolute or in the root. Links are followed, but none out of the root.
+
         Raises:
             NotLocal: The store is not a folder.
-            UnknownArtefact: The path is of no kind, or there is nothing.
+            UnknownArtefact: The path is of no kind, or there is nothing, or it leads out of the root.
+            UnsafeName: It lies where the store keeps its own.
         """
-        root = self._folder("record").root
-        location = Path(path)
-        if not location.is_absolute():
-            location = root / location
-        found = self.layout.parse(location.relative_to(root).as_posix()) if location.is_relative_to(root) else None
-        if found is None or not location.is_file():
-            message = f"{location} is no artefact of {self!r}. Write to what store.path(kind, ...) returns."
-            raise UnknownArtefact(message)
-        key = location.relative_to(root).as_posix()
-        self._handed.pop(key, None)
-        return self._catalogue.enter("written", self.layout.template(found[0]), key, digest(location))
+        return self._local("record").record(path)
 
     def add(self, kind: str, source: Source, /, **values: str | int) -> Artefact:
         """Put data, or a local file, into the store: whole or not at all, under a number that nobody else gets.
@@ -257,7 +246,8 @@ class Store:
             removed += self._catalogue.listed(template, known)
         for artefact in removed:
             self._catalogue.remove(artefact)
-            self._handed.pop(artefact.key, None)
+            if self._handed is not None:
+                self._handed.forget(artefact.key)
         return removed
 
     @contextmanager
@@ -324,18 +314,8 @@ class Store:
 
     def close(self) -> None:
         """Record what was written to the paths that were handed out; say of which of them nothing was."""
-        root = self._folder("close").root if self._handed else None
-        while self._handed and root is not None:
-            key, _ = self._handed.popitem()
-            path = root / key
-            if path.is_file() and path.stat().st_size:
-                self.record(path)
-            else:
-                logger.warning("%s was handed out by %r, and never written to.", path, self)
-
-    def at_exit(self, start: float) -> None:  # noqa: ARG002 - it does not take long
-        """Do what nobody has closed this for, when the interpreter ends."""
-        self.close()
+        if self._handed is not None:
+            self._handed.close()
 
     def __enter__(self) -> Self:
         return self
@@ -343,9 +323,9 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _folder(self, asked: str) -> Folder:
-        if isinstance(self._place, Folder):
-            return self._place
+    def _local(self, asked: str) -> Handed:
+        if self._handed is not None:
+            return self._handed
         message = (
             f"{self!r} is not a folder, so it has no Store.{asked}. Write store.add(kind, data), store.read(artefact), "
             f"or store.fetch(artefact, path)."
