@@ -22,6 +22,7 @@ from torchsystem.errors import (
     InvalidPlan,
     NotPlain,
     OutsideStep,
+    ScopeMismatch,
     UnknownAction,
     UnusableHandler,
 )
@@ -415,6 +416,29 @@ def test_a_step_is_given_its_key() -> None:
         plan.run(journal)
     assert plan.run(journal) == "mails/send/1"
     assert seen == ["mails/send/0", "mails/send/1", "mails/send/1"]
+
+
+@pytest.mark.parametrize("ask", [step_key, step_seed])
+def test_a_key_is_not_kept_for_the_next_step(ask: Any) -> None:
+    """What a provider keeps is made once: it would have the key of the first step for ever."""
+
+    def folder(key: object = Depends(ask)) -> str:
+        return f"runs/{key}"
+
+    def kept(folder: str = Depends(folder, scope="provider")) -> str:
+        return folder
+
+    def made(folder: str = Depends(folder)) -> str:
+        return folder
+
+    service = Service()
+    with pytest.raises(ScopeMismatch, match=ask.__name__):
+        service.handler(kept)
+    service.handler(made)
+    plan = Plan("keys", [service])
+    first, second = plan.add("made"), plan.add("made")
+    journal = MemoryJournal()
+    assert plan.run(journal, result=first) != plan.run(journal, result=second)
 
 
 def test_outside_of_a_step_there_is_no_key() -> None:

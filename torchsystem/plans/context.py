@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import NamedTuple
 
+from torchsystem.depends import Depends
 from torchsystem.errors import OutsideStep
 
 
@@ -18,12 +19,20 @@ class Current(NamedTuple):
 _current: ContextVar[Current | None] = ContextVar("step of a plan", default=None)
 
 
-def step_key() -> str:
+def _one_step() -> None:
+    """Be needed for the length of a call: so that what is kept for longer cannot be made from what one step is."""
+
+
+def step_key(*, _: None = Depends(_one_step, scope="call")) -> str:
     """Return what tells the step that is under way from all others: the same whenever it is run again.
 
     A step may be run more than once: when it, or its machine, dies before its result is written down. An effect that
     must not happen twice is given this key, and is left out where something with the key is there already. A step that
-    is reset has another key.
+    is reset has another key, and so has one that failed and is given other arguments. The same plan in another journal
+    has the same keys.
+
+    What is made from it lives for one call: a provider that would keep it for the next step refuses the handler
+    (`ScopeMismatch`).
 
     Raises:
         OutsideStep: No step is under way.
@@ -45,7 +54,7 @@ def step_key() -> str:
     return _now("step_key").key
 
 
-def step_seed() -> int:
+def step_seed(*, _: None = Depends(_one_step, scope="call")) -> int:
     """Return the seed of the step that is under way, for generators of one's own.
 
     Raises:

@@ -89,8 +89,8 @@ class Match:
             for need in step.needs:
                 users[self._keys[need]].append(self._keys[step.number])
         for record in self._known:
-            for need in _needs(read(record.arguments)):
-                users[need].append(record.key)
+            for key in _needs(read(record.arguments)):
+                users[key].append(record.key)
         doomed, waiting = set[str](), [self._keys[number]]
         while waiting:
             key = waiting.pop()
