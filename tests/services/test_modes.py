@@ -10,6 +10,7 @@ import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -849,6 +850,47 @@ def test_waiting_for_what_is_dropped_says_so(gate: Gate) -> None:
     (failure,) = replies[0].failures
     assert isinstance(failure.error, QueueFull)
     assert (failure.event, failure.handler) == (Ticked(1), gate.on_ticked)
+
+
+class Interleaved:
+    """A lock beside which another thread does something, each time before it is taken."""
+
+    def __init__(self, line: Any, meanwhile: Callable[[], None]) -> None:
+        self.lock, self.meanwhile = line._lock, meanwhile  # noqa: SLF001 - no thread can be made to switch just there
+
+    def __enter__(self) -> None:
+        self.meanwhile()
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.lock.release()
+
+
+@pytest.mark.parametrize("ended_by", [None, KeyboardInterrupt])
+def test_no_failure_falls_between_who_waits_and_who_comes_next(ended_by: type[BaseException] | None) -> None:
+    """An event that is sent again may fail at any moment while waiting for it ends: somebody sees each failure."""
+    producer, gate = Producer(), Gate(open=True)
+    producer.register(gate.consumer, delivery=background())
+    line = producer._backlog.lines[0]  # noqa: SLF001 - as above
+    made: list[HandlerFailed] = []
+    lock = line._lock  # noqa: SLF001 - as above
+
+    def fail() -> None:
+        made.append(HandlerFailed(ValueError(len(made)), "event", fail))
+        line._lock = lock  # noqa: SLF001 - as above
+        line._note(made[-1])  # noqa: SLF001 - as above
+        line._lock = interleaved  # noqa: SLF001 - as above
+
+    interleaved = Interleaved(line, fail)
+    with suppress(KeyboardInterrupt), producer._backlog.barrier("event", None) as failures:  # noqa: SLF001 - as above
+        line._lock = interleaved  # noqa: SLF001 - as above
+        if ended_by is not None:
+            raise ended_by
+    line._lock = lock  # noqa: SLF001 - as above
+    seen = [*failures, *line.take()] if ended_by is None else line.take()
+    assert made
+    assert seen == made
+    producer.close()
 
 
 def test_two_may_wait_for_the_same_event() -> None:

@@ -110,7 +110,7 @@ class Backlog:
             for line, before, _ in lines:
                 if line.accepted > before:
                     self._wait(line, until)
-            failures += [failure for _, _, watched in lines for failure in watched]
+        failures += [failure for _, _, watched in lines for failure in watched]  # of which there are no more now
 
     def after_fork(self) -> None:
         """Begin with nothing: what waits at a fork is delivered by the parent."""

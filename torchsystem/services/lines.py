@@ -6,6 +6,7 @@ import logging
 import time
 import warnings
 from collections import deque
+from collections.abc import Sequence
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from threading import Condition, Lock, Thread, current_thread
@@ -153,7 +154,7 @@ class Line:
 
     @contextmanager
     def watching(self, message: object) -> Generator[list[HandlerFailed]]:
-        """Collect what fails of one message apart from all others, as long as the block lasts."""
+        """Collect what fails of one message apart from all others: complete after the block, lost to nobody."""
         failures: list[HandlerFailed] = []
         watch = message, failures
         with self._lock:
@@ -161,12 +162,9 @@ class Line:
         try:
             yield failures
         except BaseException:
-            with self._lock:
-                self._failures += failures  # nobody else will see them
+            self._end(watch, failures)  # nobody else will see them
             raise
-        finally:
-            with self._lock:
-                self._watches = [each for each in self._watches if each is not watch]
+        self._end(watch)
 
     def retire(self) -> None:
         """Let the thread end after what is left; if nothing is, wait for that. The next message starts another."""
@@ -228,6 +226,12 @@ class Line:
                 self._note(HandlerFailed(error, job.message, handler))
                 if not (self._everyone and isinstance(error, Exception)):
                     return
+
+    def _end(self, watch: tuple[object, list[HandlerFailed]], unseen: Sequence[HandlerFailed] = ()) -> None:
+        """Collect nothing more: what fails from now on is kept for whoever comes first, and so is what is unseen."""
+        with self._lock:
+            self._watches = [each for each in self._watches if each is not watch]
+            self._failures += unseen
 
     def _note(self, failure: HandlerFailed) -> None:
         """Keep a failure for those who watch its message, or else for whoever comes first."""
