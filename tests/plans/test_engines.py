@@ -194,6 +194,41 @@ def test_what_makes_no_executor_is_refused() -> None:
         calls.plan([[]]).run(MemoryJournal(), executor=lambda: 4)  # type: ignore[arg-type, return-value]
 
 
+class Careless(ThreadPoolExecutor):
+    """An executor that does its tasks, or does not, and drops what they return."""
+
+    def __init__(self, *, does: bool) -> None:
+        super().__init__(1)
+        self.does = does
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if self.does:
+            function(*args, **kwargs)
+        return super().submit(int)
+
+
+def test_what_an_executor_says_is_not_taken_for_a_result() -> None:
+    """A step that it has not done fails, and says so; of one that it has, the journal knows the result."""
+    calls, graph = Calls(), [[], [0]]
+    with pytest.raises(EngineBroken, match=r"says of step work/0 that 0 came of it: return what"):
+        calls.plan(graph).run(MemoryJournal(), executor=lambda: Careless(does=False))
+    assert calls.plan(graph).run(MemoryJournal(), executor=lambda: Careless(does=True)) == expected(graph)[-1]
+    assert calls.made == [0, 1]
+
+
+class Deaf(ThreadPoolExecutor):
+    """An executor that gives no future."""
+
+    def submit(self, *_: Any, **__: Any) -> Any:
+        return 3
+
+
+def test_an_executor_that_gives_no_future_is_refused() -> None:
+    """By name."""
+    with pytest.raises(InvalidPlan, match=r"submit\(\.\.\.\) returned 3, which is no Future"):
+        Calls().plan([[]]).run(MemoryJournal(), executor=lambda: Deaf(1))
+
+
 class Fading(ThreadPoolExecutor):
     """An executor that breaks down, the first time when it was given three steps, then two."""
 

@@ -349,12 +349,13 @@ def test_a_plan_that_has_no_meaning_is_refused(options: dict[str, Any]) -> None:
     ids=str,
 )
 def test_a_run_that_has_no_meaning_is_refused(options: dict[str, Any]) -> None:
-    """By name, before anything is done."""
-    plan, seen = echo_plan()
+    """By name, before anything is done, told or written down."""
+    (plan, seen), journal = echo_plan(), MemoryJournal()
+    events = heard(plan)
     plan.add("echo")
     with pytest.raises(InvalidPlan):
-        plan.run(**{"journal": MemoryJournal(), **options})
-    assert seen == []
+        plan.run(**{"journal": journal, **options})
+    assert (seen, events, journal.records("echo"), journal.lease("echo").number) == ([], [], [], 0)
 
 
 def test_a_plan_without_steps_is_refused() -> None:

@@ -96,6 +96,9 @@ class Pool:
             outcome = error
         else:
             self._breaks = 0
+            if not isinstance(outcome, Outcome):
+                message = f"the executor says of step {self._tasks[number].key} that {outcome!r} came of it"
+                outcome = EngineBroken(f"{message}: return what the function that was submitted has returned.")
         del self._tasks[number]
         return number, outcome
 
@@ -154,6 +157,11 @@ class Pool:
         except RuntimeError as error:  # as of an executor that was shut down after another run
             error.add_note("executor= is to make a new executor each time that it is called")
             raise
+        if not callable(getattr(future, "add_done_callback", None)):
+            message = (
+                f"executor={self._factory!r}: {self._executor!r}.submit(...) returned {future!r}, which is no Future."
+            )
+            raise InvalidPlan(message)
         self._futures[future] = number
         future.add_done_callback(self._done.put)
         return None
@@ -168,12 +176,18 @@ def engine(executor: ExecutorFactory | None) -> Engine:
     Raises:
         InvalidPlan: What was given makes no executor.
     """
-    if executor is None:
-        return Inline()
-    if isinstance(executor, Executor) or not callable(executor):
+    return Inline() if executor is None else Pool(executor)
+
+
+def check_factory(executor: object) -> None:
+    """Refuse what can make no executor.
+
+    Raises:
+        InvalidPlan: It cannot.
+    """
+    if executor is not None and (isinstance(executor, Executor) or not callable(executor)):
         message = (
             f"executor={executor!r}: write what makes one, so that another can be made where it breaks down: "
             f"executor=lambda: ThreadPoolExecutor(4), or executor=client.get_executor."
         )
         raise InvalidPlan(message)
-    return Pool(executor)

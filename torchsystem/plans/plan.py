@@ -10,7 +10,7 @@ from typing import Any
 from torchsystem.errors import ForeignReference, InvalidPlan, NoResult, UnknownJournalStep
 from torchsystem.plans import seeding
 from torchsystem.plans.drift import Match, words
-from torchsystem.plans.engines import ExecutorFactory, engine
+from torchsystem.plans.engines import ExecutorFactory, check_factory, engine
 from torchsystem.plans.events import PlanFinished, PlanStarted
 from torchsystem.plans.failures import Failures, policies
 from torchsystem.plans.handlers import Handlers, Root
@@ -180,6 +180,7 @@ class Plan:
         number = self._number(result)
         policy = policies(failures, {step.action for step in self._steps})
         self._handlers.check_versions()
+        check_factory(executor)
         if isinstance(lapse, bool) or not isinstance(lapse, int | float) or not lapse > 0:
             message = f"lapse={lapse!r} has no meaning. Write a number of seconds above 0."
             raise InvalidPlan(message)
