@@ -7,7 +7,7 @@ from contextlib import ExitStack, chdir
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from sybil import Sybil
 from sybil.document import PythonDocStringDocument
 from sybil.parsers.abstract.doctest import DocTestStringParser
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from sybil import Document, Region
 
 # A time limit makes a slow machine look like a bug. In CI every run tries the same examples: red means changed.
-settings.register_profile("local", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
