@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import sqlite3
 import sys
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -132,6 +134,13 @@ def test_a_journal_that_is_no_file_is_refused(path: object) -> None:
     """What vanishes at the end is no journal."""
     with pytest.raises(InvalidPlan, match=r"MemoryJournal\(\)"):
         Journal(path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, math.inf, "1", None, True])
+def test_a_journal_that_waits_for_no_time_is_refused(timeout: Any, tmp_path: Path) -> None:
+    """When it is made."""
+    with pytest.raises(InvalidPlan, match=r"timeout=.*write a number of seconds"):
+        Journal(tmp_path / "plan.db", timeout=timeout)
 
 
 def test_a_journal_keeps_its_place_when_the_folder_changes(tmp_path: Path) -> None:

@@ -179,6 +179,15 @@ def test_an_argument_that_is_no_json_is_refused_by_its_name(value: object, told:
         giving.run(MemoryJournal())
 
 
+def test_what_would_be_taken_for_a_reference_is_refused() -> None:
+    """Or the result of a step that was given the words would stand for one that is given the result."""
+    plan, _ = echo_plan()
+    with pytest.raises(NotPlain, match=r"value\[0\] is \{'\$step': 'echo/0'\}, as which a journal keeps a reference"):
+        plan.add("echo", value=[{"$step": "echo/0"}])
+    plan.add("echo", value={"$step": 1, "others": 2})
+    assert plan.run(MemoryJournal()) == {"$step": 1, "others": 2}
+
+
 def test_what_contains_itself_is_refused() -> None:
     """And not walked through for ever."""
     plan, _ = echo_plan()
@@ -209,7 +218,7 @@ def test_an_unknown_action_is_refused_with_what_is_near() -> None:
         plan.add("ecko")
 
 
-@pytest.mark.parametrize("action", [None, print, 3], ids=str)
+@pytest.mark.parametrize("action", [None, print, 3, "\ud800"], ids=repr)
 def test_an_action_that_is_no_name_is_refused(action: Any) -> None:
     """When it is added, with what to write."""
     plan, _ = echo_plan()
@@ -306,14 +315,19 @@ def test_a_reference_to_another_plan_is_refused() -> None:
     "options",
     [
         {"name": ""},
+        {"name": "half a letter: \ud800"},
         {"services": [object()]},
         {"services": Service()},
         {"services": None},
         {"services": lambda: None},
         {"producer": 3},
         {"seed": 3},
+        {"clock": 3},
+        {"sleep": 0.1},
         {"versions": {"ecko": "1"}},
         {"versions": {"echo": 1}},
+        {"versions": {"echo": "\ud800"}},
+        {"versions": "1"},
     ],
     ids=str,
 )
@@ -538,6 +552,8 @@ def test_a_reference_that_was_put_into_text_is_refused(value: Any) -> None:
     given = text if isinstance(value, str) else [value[0], {"b": text}]
     with pytest.raises(NotPlain, match=r"<result of step 0, echo> is known only when that step is done"):
         plan.add("echo", value=given)
+    with pytest.raises(NotPlain, match=r"<result of step 0, echo> is known only when that step is done"):
+        plan.add("echo", value={text: 1})
     with pytest.raises(NotPlain, match="A reference can only be a value"):
         plan.add("echo", value={one: 1})
     plan.add("echo", value="<result of step> is what it says")

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from torchsystem.depends.kinds import Kind, kind
 from torchsystem.errors import AmbiguousAction, InvalidPlan, UnknownAction, UnreachableHandler, UnusableHandler
+from torchsystem.plans.options import is_unicode
 from torchsystem.plans.versions import version_of
 from torchsystem.services import Service
 from torchsystem.services.names import near
@@ -105,6 +106,9 @@ class Handlers:
             message = f"services={services!r}: {given!r} is no list of services. Write services=[...], or a function."
             raise InvalidPlan(message)
         self._services: list[Service] = list(dict.fromkeys(given))
+        if not isinstance(versions, Mapping):
+            message = f"versions={versions!r}: write a dict of versions by action, as {{'train-fold': '2'}}."
+            raise InvalidPlan(message)
         self._versions = dict(versions)
         self._actors: dict[str, Actor] = {}
         for service in self._services:
@@ -112,7 +116,7 @@ class Handlers:
                 message = f"services=...: {service!r} is no service. Write a list of Service objects, or a function."
                 raise InvalidPlan(message)
         for action, version in self._versions.items():
-            if not isinstance(version, str):
+            if not isinstance(version, str) or not is_unicode(version):
                 message = f"versions={{{action!r}: {version!r}}}: a version is a str. Write {str(version)!r}."
                 raise InvalidPlan(message)
         self._check()
@@ -126,7 +130,7 @@ class Handlers:
             UnusableHandler: Calling it would not run it.
             InvalidPlan: It is no name.
         """
-        if not isinstance(action, str):
+        if not isinstance(action, str) or not is_unicode(action):
             message = f"plan.add({action!r}): write the name of an action, as 'train-fold'."
             raise InvalidPlan(message)
         known = self._actors.get(action)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import time
@@ -52,13 +53,16 @@ class Journal(JournalPort):
         timeout: How many seconds to wait while others write.
 
     Raises:
-        InvalidPlan: The path is that of no file.
+        InvalidPlan: The path is that of no file, or the time is none.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 60.0) -> None:
         text = os.fspath(path) if isinstance(path, str | os.PathLike) else None
         if not isinstance(text, str) or not text or text.startswith((":memory:", "file:")):
             message = f"Journal({path!r}): a journal is a file. Write its path, or MemoryJournal() for tests."
+            raise InvalidPlan(message)
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < math.inf:
+            message = f"Journal({path!r}, timeout={timeout!r}): write a number of seconds, 0 or more."
             raise InvalidPlan(message)
         self.path = Path(text).absolute()  # also for who changes the folder later
         self.timeout = timeout

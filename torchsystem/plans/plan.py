@@ -15,6 +15,7 @@ from torchsystem.plans.events import PlanFinished, PlanStarted
 from torchsystem.plans.failures import Failures, policies
 from torchsystem.plans.handlers import Handlers, Root
 from torchsystem.plans.holding import Hold, holding
+from torchsystem.plans.options import check_functions, check_journal, check_lapse, check_name, check_producer
 from torchsystem.plans.ports import JournalPort
 from torchsystem.plans.runner import Runner, Setting
 from torchsystem.plans.showing import table
@@ -71,15 +72,9 @@ class Plan:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        if not isinstance(name, str) or not name:
-            message = f"Plan({name!r}, ...): a plan is known by its name. Write a word, as 'digits-cv'."
-            raise InvalidPlan(message)
-        if producer is not None and not isinstance(producer, Producer):
-            message = f"Plan({name!r}, producer={producer!r}): write a Producer, or leave it out for one of its own."
-            raise InvalidPlan(message)
-        if seed is not None and not callable(seed):
-            message = f"Plan({name!r}, seed={seed!r}): write a function of the seed, or None to seed nothing."
-            raise InvalidPlan(message)
+        check_name(name)
+        check_producer(name, producer)
+        check_functions(name, seed=seed, clock=clock, sleep=sleep)
         self.name = name
         self.producer = Producer(name) if producer is None else producer
         self._handlers = Handlers(services, {} if versions is None else versions)
@@ -181,10 +176,8 @@ class Plan:
         policy = policies(failures, {step.action for step in self._steps})
         self._handlers.check_versions()
         check_factory(executor)
-        if isinstance(lapse, bool) or not isinstance(lapse, int | float) or not lapse > 0:
-            message = f"lapse={lapse!r} has no meaning. Write a number of seconds above 0."
-            raise InvalidPlan(message)
-        self._journal = _checked(journal)
+        check_lapse(lapse)
+        self._journal = check_journal(journal)
         with holding(journal, self.name, lapse, self._clock) as hold, self._fixed(hold):
             match = self._enroll(journal, hold, accepted)
             self._tell_start(match)
@@ -208,7 +201,7 @@ class Plan:
         Args:
             journal: Where it is written down; that of the last run by default.
         """
-        kept = self._journal if journal is None else _checked(journal)
+        kept = self._journal if journal is None else check_journal(journal)
         text = table(self.name, self._steps, kept)
         print(text)  # noqa: T201 - what it is for
         return text
@@ -229,7 +222,7 @@ class Plan:
             UnknownJournalStep: The plan has no such step.
             PlanBusy: The plan is being run.
         """
-        kept = self._journal if journal is None else _checked(journal)
+        kept = self._journal if journal is None else check_journal(journal)
         if kept is None:
             message = f"{self!r} was not run yet, so it knows no journal. Write plan.reset(step, journal)."
             raise InvalidPlan(message)
@@ -302,10 +295,3 @@ class Plan:
             )
             raise NoResult(message)
         return result
-
-
-def _checked(journal: JournalPort) -> JournalPort:
-    if not isinstance(journal, JournalPort):
-        message = f"{journal!r} is no journal. Write Journal(path), or MemoryJournal() for tests."
-        raise InvalidPlan(message)
-    return journal

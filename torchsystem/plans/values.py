@@ -55,11 +55,7 @@ def _plain(value: Any, where: str, keep: type | None) -> Any:
     if isinstance(value, list) or kind is tuple:
         return [_plain(item, f"{where}[{number}]", keep) for number, item in enumerate(value)]
     if isinstance(value, dict):
-        for key in value:
-            if type(key) is not str:
-                advice = "A reference can only be a value." if _is(key, keep) else f"Write {str(key)!r}."
-                message = f"{where} has the key {key!r}, which is no str. {advice}"
-                raise NotPlain(message)
+        _check_keys(value, where, keep)
         return {key: _plain(item, f"{where}[{key!r}]", keep) for key, item in value.items()}
     if _is(value, keep):
         return value
@@ -70,6 +66,22 @@ def _plain(value: Any, where: str, keep: type | None) -> Any:
         f"what is larger in a file, and write its path."
     )
     raise NotPlain(message)
+
+
+def _check_keys(value: dict[Any, Any], where: str, keep: type | None) -> None:
+    """Refuse a dict that would not be read as it is written.
+
+    Raises:
+        NotPlain: A key is no str, or it is written as a reference is.
+    """
+    for key in value:
+        if type(key) is not str:
+            advice = "A reference can only be a value." if _is(key, keep) else f"Write {str(key)!r}."
+            message = f"{where} has the key {key!r}, which is no str. {advice}"
+            raise NotPlain(message)
+    if keep is not None and value.keys() == {"$step"}:
+        message = f"{where} is {value!r}, as which a journal keeps a reference. Call its key something else."
+        raise NotPlain(message)
 
 
 def _is(value: object, keep: type | None) -> bool:
@@ -86,11 +98,11 @@ def fill(value: Any, kind: type, put: Callable[[Any], object]) -> Any:
 
 
 def found(value: Any, kind: type) -> list[Any]:
-    """List all objects of a kind in a plain value."""
+    """List all objects of a kind in a plain value, also among the keys of dicts."""
     if isinstance(value, list):
         return [thing for item in value for thing in found(item, kind)]
     if isinstance(value, dict):
-        return [thing for item in value.values() for thing in found(item, kind)]
+        return [thing for pair in value.items() for item in pair for thing in found(item, kind)]
     return [value] if isinstance(value, kind) else []
 
 
