@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import torch
@@ -106,9 +107,13 @@ def ask(address: str, path: str, *, body: Any = None, until: Any = bool, seconds
     limit = time.monotonic() + seconds
     while True:
         request = Request(f"{address}/data/plugin/{path}", data, {"Content-Type": "application/json"})  # noqa: S310 - of loopback
-        with urlopen(request) as response:  # noqa: S310 - as above
-            answer = json.loads(response.read())
-        if until(answer):
-            return answer
+        try:
+            with urlopen(request) as response:  # noqa: S310 - as above
+                answer = json.loads(response.read())
+            if until(answer):
+                return answer
+        except HTTPError as error:  # it does not know yet what is asked for
+            answer = error.reason
+            error.close()
         assert time.monotonic() < limit, f"{path}: {answer}"
         time.sleep(0.1)

@@ -479,13 +479,12 @@ def test_the_real_server_shows_the_run(two_runs: Path) -> None:
             for series in ("train", "validation"):
                 path = f"scalars/scalars?tag=loss&run={folder}%2F{series}"
                 ask(address, "scalars/tags", until=lambda tags, key=f"{run}/{series}": key in tags)
-                points = ask(address, path, until=lambda found: found[-1][1] == 4)
+                points = ask(address, path, until=lambda found: found and found[-1][1] == 4)
                 assert [step for _, step, _ in points] == [1, 2, 3, 4]
-            points = ask(
-                address, f"scalars/scalars?tag=batch%2Floss&run={folder}", until=lambda found: found[-1][1] == 12
-            )
+            path = f"scalars/scalars?tag=batch%2Floss&run={folder}"
+            points = ask(address, path, until=lambda found: found and found[-1][1] == 12)
             assert [step for _, step, _ in points] == list(range(1, 13))
-        assert ask(address, "text/tags")["rate 0.5"]
+        assert ask(address, "text/tags", until=lambda tags: "rate 0.5" in tags)["rate 0.5"]
         request = {"experimentName": "", "allowedStatuses": ["STATUS_UNKNOWN"], "startIndex": 0, "sliceSize": 9}
         groups = ask(address, "hparams/session_groups", body=request, until=lambda found: found["totalSize"] == 2)
     rows = {group["hparams"]["optimizer.lr"]: group for group in groups["sessionGroups"]}
@@ -503,7 +502,9 @@ CHROMIUM = shutil.which("chromium")
 def test_a_browser_draws_the_curves(two_runs: Path, tmp_path: Path) -> None:
     """On one chart: both splits of the run, each with all its points, in colours of their own."""
     with server(two_runs / "rate 0.5") as address:
-        ask(address, "scalars/tags", until=lambda tags: {"train", "validation"} <= tags.keys())
+        for series in ("train", "validation"):
+            path = f"scalars/scalars?tag=loss&run={series}"
+            ask(address, path, until=lambda found: found and found[-1][1] == 4)
         page, paths = "", []
         for budget in (40_000, 80_000, 160_000, 320_000):  # milliseconds that the page believes to have
             page = _page(f"{address}/?tagFilter=%5Eloss%24#timeseries", budget, tmp_path)
