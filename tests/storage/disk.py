@@ -99,7 +99,10 @@ class Disk(LocalFiles):
     def remove(self, path: Path) -> None:
         self._step(f"remove {path.name}")
         data = None if path.is_dir() else path.read_bytes()
+        number = path.stat().st_ino  # of which there will be another file or folder, as soon as the system likes
         super().remove(path)
+        self._wet.pop(number, None)
+        self._changes = [change for change in self._changes if change.folder != number]
         self._changes.append(Change(path.parent.stat().st_ino, "remove", path.name, data=data))
 
     def lose(self, root: Path, *, survives: Callable[[], bool]) -> None:

@@ -153,9 +153,9 @@ def test_no_worker_outlives_its_run(persistent: bool) -> None:  # noqa: FBT001
     gc.collect()
     gc.disable()
     try:
-        before = multiprocessing.active_children()
+        before = set(multiprocessing.active_children())
         tell(data_loaders(num_workers=2, persistent_workers=persistent), epochs=2)
-        assert multiprocessing.active_children() == before
+        assert set(multiprocessing.active_children()) <= before
     finally:
         gc.enable()
 
