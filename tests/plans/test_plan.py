@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections import OrderedDict, namedtuple
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -281,6 +282,54 @@ def test_what_calling_would_not_run_is_no_step() -> None:
     for action in ("later", "many"):
         with pytest.raises(UnusableHandler, match="calling it would run nothing"):
             plan.add(action)
+
+
+def test_a_wrapper_is_what_is_called() -> None:
+    """Neither is a function refused that runs an async one to its end, nor one taken that does not run a plain one."""
+
+    async def later(value: int) -> int:
+        await asyncio.sleep(0)
+        return value
+
+    def now(value: int) -> int:
+        return value
+
+    @wraps(later)
+    def run_later(value: int) -> int:
+        return asyncio.run(later(value))
+
+    @wraps(now)
+    async def wait_for_now(value: int) -> int:
+        return now(value)
+
+    service = Service()
+    service.handler(run_later)
+    service.handler(wait_for_now)
+    plan = Plan("wrapped", [service])
+    with pytest.raises(UnusableHandler, match="is an async function: calling it would run nothing"):
+        plan.add("now", value=1)
+    plan.add("later", value=1)
+    assert plan.run(MemoryJournal()) == 1
+
+
+def test_an_object_that_is_called_as_a_function_can_be_a_step() -> None:
+    """Also one that cannot be a key; what nobody can tell the arguments of is refused."""
+
+    class Trainer:
+        __name__ = "train"
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, fold: int) -> int:
+            return fold
+
+    service = Service()
+    service.handler(Trainer())
+    service.handler(max)
+    plan = Plan("objects", [service])
+    plan.add("train", fold=1)
+    assert plan.run(MemoryJournal()) == 1
+    with pytest.raises(UnusableHandler, match="nobody can tell what max takes"):
+        plan.add("max")
 
 
 def test_two_services_that_answer_to_one_action_are_refused() -> None:

@@ -36,7 +36,7 @@ class Actor:
         self.service = service
         self.root = root
         self.handler = service.handlers[action]
-        self.signature = inspect.signature(self.handler)
+        self.signature = _signature(self.handler)
         self.code = version_of(self.handler)
         self.version = versions.get(action, self.code)
 
@@ -144,10 +144,11 @@ class Handlers:
         self._check()
         service = owners[0]
         self._actors[action] = actor = Actor(_spelled(action, service), service, self._root, self._versions)
-        sort = kind(inspect.unwrap(actor.handler))
+        sort = kind(actor.handler)
         if sort is not Kind.PLAIN:
+            article = "an" if sort.is_async else "a"
             message = (
-                f"{place(actor.handler)} is a {sort.value} function: calling it would run nothing of it. "
+                f"{place(actor.handler)} is {article} {sort.value} function: calling it would run nothing of it. "
                 f"Write a plain function as a step."
             )
             raise UnusableHandler(message)
@@ -175,6 +176,19 @@ class Handlers:
                     )
                     raise AmbiguousAction(message)
                 taken[action] = handler
+
+
+def _signature(handler: Callable[..., Any]) -> inspect.Signature:
+    """Return what a handler takes.
+
+    Raises:
+        UnusableHandler: Nobody knows.
+    """
+    try:
+        return inspect.signature(handler)
+    except ValueError:
+        message = f"nobody can tell what {place(handler)} takes. Write a function that calls it as a step."
+        raise UnusableHandler(message) from None
 
 
 def _spelled(action: str, service: Service) -> str:

@@ -11,7 +11,6 @@ from types import CodeType
 from typing import Any
 
 
-@lru_cache(maxsize=1024)
 def version_of(function: Any) -> str:
     """Return the version of a function: a digest of its text, without comments, layout and docstring.
 
@@ -21,10 +20,22 @@ def version_of(function: Any) -> str:
         >>> version_of(textwrap.dedent) == version_of(textwrap.dedent)
         True
     """
+    return _version(_written(function))
+
+
+def _written(function: Any) -> Any:
+    """Return the function that somebody has written, below what was put around it."""
     while isinstance(function, partial):
         function = function.func
     function = inspect.unwrap(function)
     function = getattr(function, "__func__", function)
+    call = type(function).__call__
+    is_written = hasattr(function, "__code__") or isinstance(function, type) or not hasattr(call, "__code__")
+    return function if is_written else call  # of an object that is called as a function is
+
+
+@lru_cache(maxsize=1024)
+def _version(function: Any) -> str:
     return hashlib.sha256((_text(function) or _code(function)).encode()).hexdigest()[:16]
 
 
