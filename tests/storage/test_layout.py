@@ -68,7 +68,26 @@ def test_no_value_leads_out_of_the_root(values: list[str], number: int) -> None:
     assert ".." not in PurePosixPath(path).parts
 
 
-@pytest.mark.parametrize("value", ["", ".", "..", "/", "a/b", "a\\b", "a\0b", "\ud800", "a\n", "C:", "*", "x" * 201])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        ".",
+        "..",
+        "/",
+        "a/b",
+        "a\\b",
+        "a\0b",
+        "\ud800",
+        "a\n",
+        "C:",
+        "*",
+        "x" * 201,
+        "e\u0301",
+        "COM¹",
+        "conout$.txt",
+    ],
+)
 @pytest.mark.parametrize("field", ["project", "experiment", "run", "split"])
 def test_a_value_that_is_not_one_name_is_refused(field: str, value: str) -> None:
     """By the name of its field."""

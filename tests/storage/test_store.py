@@ -30,8 +30,10 @@ from torchsystem.errors import (
     UnknownArtefact,
     UnsafeName,
 )
+from torchsystem.storage.catalogue import Catalogue
 from torchsystem.storage.elsewhere import Elsewhere
 from torchsystem.storage.layout import Layout
+from torchsystem.storage.ledger import Ledger
 from torchsystem.storage.store import Store
 
 
@@ -455,6 +457,41 @@ def test_what_others_have_made_is_reused(store: Store) -> None:
     assert store.reuse(found, run="third").key == "digits/third/tokenizer/001.json"
 
 
+@pytest.mark.parametrize("sha256", ["", "not a digest", "0" * 65, 7])
+def test_a_digest_that_is_none_is_refused(tmp_path: Path, sha256: Any) -> None:
+    """An empty one would be found in everything, and a misspelled one in nothing; capitals mean the same."""
+    store = open_store(tmp_path)
+    made = store.add("config", b"{}")
+    with pytest.raises(InvalidStore, match="no digest"):
+        store.find("config", sha256=sha256)
+    assert made.sha256 is not None
+    assert store.last("config", sha256=made.sha256.upper()) == made
+
+
+class Vanishing(MemoryFileSystem):
+    """A file system in which what is listed is gone when it is read."""
+
+    def cat_file(self, path: str, **_: Any) -> bytes:
+        raise FileNotFoundError(path)
+
+
+class Gone(Elsewhere):
+    """A place in such a file system."""
+
+    def _open(self) -> tuple[Any, str]:
+        return Vanishing(), super()._open()[1]
+
+
+def test_what_is_removed_meanwhile_is_not_found() -> None:
+    """Whoever looks for a digest does not fail because somebody else cleans up."""
+    layout = Layout(config="{run}/config.json")
+    place = Gone(f"memory://{uuid4().hex}", {})
+    place.write("first/config.json", b"{}")
+    catalogue = Catalogue(place, layout, Ledger(place))
+    assert [one.key for one in catalogue.find(layout.template("config"), {}, None)] == ["first/config.json"]
+    assert catalogue.find(layout.template("config"), {}, "0") == []
+
+
 def test_what_nobody_recorded_is_found_by_its_digest(tmp_path: Path) -> None:
     """A file that was put there by hand has a digest too."""
     store = open_store(tmp_path)
@@ -488,6 +525,13 @@ def test_cleaning_says_of_which_run(tmp_path: Path) -> None:
         store.clean("predictions")
     (removed,) = store.clean("predictions", project="a", experiment="*", run="*")
     assert removed.key == made.key
+
+
+@pytest.mark.parametrize("suffix", ["/../../mine", "\0", "/", ".json "])
+def test_a_temporary_file_stays_in_its_folder(tmp_path: Path, suffix: str) -> None:
+    """What its name is to end with is part of a name, and no path."""
+    with pytest.raises(UnsafeName, match="suffix"), Store(tmp_path).temporary(suffix):
+        pass
 
 
 def test_temporary_files_are_gone_however_it_ends(store: Store) -> None:
@@ -554,6 +598,43 @@ def test_credentials_are_not_shown() -> None:
     """Neither those of the options nor those in the address."""
     store = Store("memory://user:password@place/root?token=secret", options={"key": "secret"})
     assert repr(store) == "Store('memory://place/root')"
+
+
+@pytest.mark.parametrize(
+    "root", [Path("s3://bucket/runs"), "s3:/bucket/runs", "file:/runs", "nowhere://runs", "://runs"]
+)
+def test_an_address_that_is_none_does_not_become_a_folder(root: str | Path) -> None:
+    """Nobody would look for the artefacts of a run in a folder called `s3:`."""
+    with pytest.raises(InvalidStore, match="'s3://bucket/folder'"):
+        Store(root)
+
+
+MISSING = """
+import sys
+from torchsystem.errors import MissingExtra
+from torchsystem.storage.store import Store
+for package in sys.argv[2:]:
+    sys.modules[package] = None
+try:
+    Store(sys.argv[1])
+except MissingExtra as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "missing", "remedy"),
+    [
+        ("memory://runs", "fsspec", "Write: pip install 'torchsystem[storage]'"),
+        ("s3://runs", "fsspec", "Write: pip install 'torchsystem[s3,storage]'"),
+        ("s3://runs", "s3fs", "Write: pip install 'torchsystem[s3,storage]'"),
+        ("gcs://runs", "gcsfs", "Please install gcsfs to access Google Storage. Install that package;"),
+    ],
+)
+def test_a_missing_package_is_named_with_what_brings_it(url: str, missing: str, remedy: str) -> None:
+    """And no extra is named that does not bring it."""
+    said, _ = start(MISSING, url, missing).communicate(timeout=200)
+    assert remedy in said
 
 
 def test_a_folder_takes_no_options(tmp_path: Path) -> None:

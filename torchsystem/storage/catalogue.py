@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from torchsystem.storage.artefacts import Artefact, order
@@ -67,10 +68,11 @@ class Catalogue:
         self._ledger.add("removed", artefact.key, artefact.kind, size=artefact.size, sha256=None)
 
     def _digested(self, artefact: Artefact) -> Artefact:
-        """Find out the digest of what nobody recorded."""
-        if artefact.sha256 is not None:
-            return artefact
-        return replace(artefact, sha256=hashlib.sha256(self._place.read(artefact.key)).hexdigest())
+        """Find out the digest of what nobody recorded, if it is there yet."""
+        if artefact.sha256 is None:
+            with suppress(FileNotFoundError):  # removed meanwhile
+                return replace(artefact, sha256=hashlib.sha256(self._place.read(artefact.key)).hexdigest())
+        return artefact
 
 
 def within(values: Mapping[str, str | int], template: Template) -> dict[str, str | int]:

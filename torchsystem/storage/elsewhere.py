@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
 from uuid import uuid4
 
-from torchsystem.errors import MissingExtra, NotExclusive
+from torchsystem.errors import InvalidStore, MissingExtra, NotExclusive
 from torchsystem.storage.places import Source
 from torchsystem.storage.segments import OURS
 
@@ -33,6 +34,7 @@ class Elsewhere:
         exclusive: Whether to trust that it can create a file so that of several who try, one does. It is tried once.
 
     Raises:
+        InvalidStore: fsspec knows no such address.
         MissingExtra: The package that reaches such an address is not installed.
     """
 
@@ -114,10 +116,11 @@ class Elsewhere:
         """Return the file system, opened anew in a process that was forked off, and the path of the root in it."""
         if self._opened is None or self._opened[0] != os.getpid():
             try:
-                fs, root = import_module("fsspec").url_to_fs(self._url, **self._options)
+                fsspec = import_module("fsspec")
+                _check_protocol(fsspec, self._url)
+                fs, root = fsspec.url_to_fs(self._url, **self._options)
             except ImportError as error:
-                extra = "s3" if self._url.startswith("s3") else "storage"
-                message = f"{self.name} cannot be reached: {error}. Write: pip install 'torchsystem[{extra},storage]'"
+                message = f"{self.name} cannot be reached: {error}. {_remedy(self._url)}"
                 raise MissingExtra(message) from error
             self._opened = os.getpid(), fs, root.rstrip("/")
         return self._opened[1:]
@@ -166,6 +169,29 @@ class Elsewhere:
         finally:
             self.remove(key)
         self._tried = True
+
+
+def _check_protocol(fsspec: Any, url: str) -> None:
+    """Refuse an address that nobody knows; one without a protocol would become an oddly named folder here.
+
+    Raises:
+        InvalidStore: fsspec does not know its protocol.
+    """
+    protocol = url.partition("://")[0].partition("::")[0]
+    try:
+        is_known = protocol != "" and fsspec.get_filesystem_class(protocol) is not None
+    except ValueError:
+        is_known = False
+    if not is_known:
+        message = f"fsspec knows no {protocol!r}. Write an address like 's3://bucket/folder', or the path of a folder."
+        raise InvalidStore(message)
+
+
+def _remedy(url: str) -> str:
+    """Say what to install, where an extra brings it."""
+    if find_spec("fsspec") is not None and not url.startswith("s3"):
+        return "Install that package; torchsystem has no extra for it."
+    return f"Write: pip install 'torchsystem[{'s3,storage' if url.startswith('s3') else 'storage'}]'"
 
 
 def _is_exclusive(fs: Any) -> bool:

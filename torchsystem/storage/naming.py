@@ -9,7 +9,7 @@ from torchsystem.errors import Unnameable
 
 # What may stand as it is. A name that is changed gets a "~" and a digest, which no name that stands as it is can have.
 SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=+-]{0,79}")
-RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")  # of Windows, where they are devices
+RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[\d¹²³])(\..*)?")  # of Windows, for devices
 UNSAFE = re.compile(r"[^A-Za-z0-9_.=+-]+")
 KEPT = 40  # characters of a changed name, for whoever looks into the folder
 

@@ -174,6 +174,16 @@ class Folder:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def is_address(path: Path) -> bool:
+    """Tell whether a path was made of an address of elsewhere, and is now that of an oddly named folder here.
+
+    Examples:
+        >>> is_address(Path("s3://bucket/folder")), is_address(Path("file:/tmp")), is_address(Path("C:/runs"))
+        (True, True, False)
+    """
+    return bool(path.parts) and re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", path.parts[0]) is not None
+
+
 def _link(draft: Path, path: Path) -> None:
     """Give a file a name that nothing has yet, also where a file can have only one."""
     try:

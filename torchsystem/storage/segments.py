@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unicodedata import is_normalized
+
 from torchsystem.errors import UnsafeName
 from torchsystem.storage.naming import RESERVED
 
@@ -39,11 +41,12 @@ def check_segment(what: str, value: object) -> str:
     Raises:
         UnsafeName: It is none: it would be elsewhere, or not be called so on every system.
     """
-    if not isinstance(value, str) or not is_segment(value):
+    # Some systems take a letter and its accent, as two characters, for the same in one; two values would be one file.
+    if not isinstance(value, str) or not is_segment(value) or not is_normalized("NFC", value):
         message = (
             f"{what}={value!r} cannot be the name of a file or folder. Write a name of up to {LONGEST} bytes, without "
-            f"{' '.join(sorted(FORBIDDEN))} and control characters, that neither begins with a space nor ends with a "
-            f"space or a dot."
+            f"{' '.join(sorted(FORBIDDEN))} and control characters, accents in one with their letters (Unicode's NFC), "
+            f"that neither begins with a space nor ends with a space or a dot."
         )
         raise UnsafeName(message)
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -18,12 +19,13 @@ from torchsystem.storage.elsewhere import Elsewhere
 from torchsystem.storage.handed import Handed
 from torchsystem.storage.layout import Layout
 from torchsystem.storage.ledger import Action, Entry, Ledger
-from torchsystem.storage.places import Folder, Place, Source
-from torchsystem.storage.segments import OURS, check_key
+from torchsystem.storage.places import Folder, Place, Source, is_address
+from torchsystem.storage.segments import OURS, check_key, check_segment
 from torchsystem.storage.templates import NUMBER, Template, Values
 
 ANY = "*"
 IDENTITY = ("project", "experiment", "run")
+_DIGEST = re.compile("[0-9a-fA-F]{1,64}")
 
 
 class Store:
@@ -158,11 +160,12 @@ class Store:
             values: What they were made from, over what is bound; `"*"` stands for anything.
 
         Raises:
+            InvalidStore: That is no digest, nor the beginning of one.
             UnknownKind: The kind is not declared.
             UnfilledTemplate: A value is of no field.
         """
         template, known = self._filled(kind, values)
-        return self._catalogue.find(template, known, sha256)
+        return self._catalogue.find(template, known, None if sha256 is None else _digest(sha256))
 
     def last(self, kind: str, /, *, sha256: str | None = None, **values: str | int) -> Artefact:
         """Find the artefact of a kind that has the highest number.
@@ -260,10 +263,18 @@ class Store:
 
     @contextmanager
     def temporary(self, suffix: str = "") -> Generator[Path]:
-        """Hand out a local path to write to, which is gone after the block, however that ends."""
+        """Hand out a local path to write to, which is gone after the block, however that ends.
+
+        Args:
+            suffix: How its name ends.
+
+        Raises:
+            UnsafeName: No name of a file ends so.
+        """
+        name = f"temporary{check_segment('suffix', f'_{suffix}')[1:]}"
         folder = self._place.temporary()
         try:
-            yield folder / f"temporary{suffix}"
+            yield folder / name
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -355,10 +366,22 @@ class Store:
         return self._catalogue.enter(action, template, key, content, origin)
 
 
+def _digest(sha256: object) -> str:
+    """Return a digest as it is recorded; an empty one would be found in everything."""
+    if not isinstance(sha256, str) or not _DIGEST.fullmatch(sha256):
+        message = f"sha256={sha256!r} is no digest. Write up to 64 hexadecimal digits, as in artefact.sha256."
+        raise InvalidStore(message)
+    return sha256.lower()
+
+
 def _place(root: str | Path, options: Mapping[str, Any], *, exclusive: bool) -> Place:
     if isinstance(root, str) and "://" in root and not root.startswith(("file://", "local://")):
         return Elsewhere(root, options, exclusive=exclusive)
+    path = Path(root.partition("://")[2]) if isinstance(root, str) and "://" in root else Path(root)
+    if is_address(path):
+        message = f"{root!r} is no folder. Write the address as a text, with two slashes: 's3://bucket/folder'."
+        raise InvalidStore(message)
     if options:
         message = f"{root!r} is a folder, and takes no options. Leave out {', '.join(options)}."
         raise InvalidStore(message)
-    return Folder(Path(str(root).partition("://")[2]) if isinstance(root, str) and "://" in root else Path(root))
+    return Folder(path)
