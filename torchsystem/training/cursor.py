@@ -9,6 +9,7 @@ is its twin, a shallow copy. A loader that can tell its state is asked for it, a
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -17,8 +18,8 @@ from torch.utils.data import DataLoader
 from torchsystem.domain.plain import Plain, plain
 from torchsystem.errors import InexactLoader, InvalidSplit, MismatchedRun
 from torchsystem.training.data import description
-from torchsystem.training.exactness import has_items, has_state, obstacle
-from torchsystem.training.held import generators_of
+from torchsystem.training.exactness import has_items, has_state, inexact, made_while_fetching, obstacle
+from torchsystem.training.held import generators_in, generators_of
 from torchsystem.training.randomness import are_equal, capture, put_back
 from torchsystem.training.replay import Moment, Replay
 from torchsystem.training.twin import Twin, can_replay
@@ -53,6 +54,7 @@ class Cursor:
         self._accept: Accept = _accept_nothing
         self._data = description(loader)
         self._was_opened = False
+        self._was_looked_at = False
 
     def check(self) -> None:
         """Refuse a loader over which a run cannot be continued exactly.
@@ -64,6 +66,8 @@ class Cursor:
         why = obstacle(self.loader, self._own)
         if why:
             raise self._inexact(why)
+        if self._twin is not None:
+            self._twin.look(partial(_refuse_generators, self._split))
 
     def open(self, epoch: int, limit: int | None = None) -> Iterator[Any]:
         """Return the batches from `position` on. Where a run was continued, random numbers are what they were there.
@@ -167,21 +171,53 @@ class Cursor:
         return iter(())
 
     def _open_twin(self, twin: Twin, kept: Plain, epoch: int) -> Iterator[Any]:
-        replay = Replay(self._own, kept, f"{self._split}/{epoch}")
+        replay = Replay(self._own, kept, f"{self._split}/{epoch}", twin.batches)
         if twin.has_workers:
             self._refuse_change(kept, is_random=kept.get("is_random"))  # before any is started
-            iterator = twin.open(replay.begin, self.position)
-            self._opening = replay.opening
-            return iterator
         iterator = twin.open(replay.begin, self.position)
-        first = list(islice(iterator, 1))
+        first = [] if twin.has_workers else list(islice(iterator, 1))
         self._opening = replay.opening
-        if first and replay.drawn_at is None and self._is_exact:
-            why = f"a {type(self.loader).__qualname__} does not ask its sampler. Leave its own __iter__ out"
-            raise self._inexact(why)
+        self._refuse_inexact(replay, is_drawn=not first or replay.drawn_at is not None)
+        if twin.has_workers:
+            return iterator
         self._is_random = not are_equal(replay.drawn_at, capture()) if first else kept.get("is_random")
         self._refuse_change(kept, is_random=self._is_random)
-        return chain(first, iterator)
+        return chain(first, chain.from_iterable(self._looked_at(iterator, kept)))
+
+    def _looked_at(self, iterator: Iterator[Any], kept: Plain) -> Iterator[Iterable[Any]]:
+        """Give batches in runs, each twice as long; look between them whether fetching draws random numbers after all.
+
+        Looking at each would take longer than many a data set does to fetch one.
+        """
+        length = 1
+        while not self._is_random:
+            before = capture()
+            batch = list(islice(iterator, 1))
+            self._is_random = not are_equal(before, capture())
+            self._refuse_change(kept, is_random=self._is_random)
+            yield batch
+            if not batch:
+                return
+            yield islice(iterator, length)
+            length *= 2
+        yield iterator
+
+    def _refuse_inexact(self, replay: Replay, *, is_drawn: bool) -> None:
+        """Refuse what shows only when a loader is opened, if it has to allow that a run goes on exactly."""
+        if not self._is_exact:
+            return
+        why = ""
+        if not is_drawn:
+            why = f"a {type(self.loader).__qualname__} does not ask its sampler. Leave its own __iter__ out"
+        elif replay.is_endless:
+            why = "its sampler has no end, or one far beyond its length. Let it end where its __len__ says"
+        elif not self._was_looked_at:
+            self._was_looked_at = True
+            known = {id(generator) for generator in self._own.values()}
+            new = {path: each for path, each in generators_of(self.loader).items() if id(each) not in known}
+            why = made_while_fetching(new)
+        if why:
+            raise self._inexact(why)
 
     def _refuse_spent(self) -> None:
         """Refuse an iterator that was gone through: another epoch of it would be empty, and nobody would notice."""
@@ -194,11 +230,7 @@ class Cursor:
         self._was_opened = True
 
     def _inexact(self, why: str) -> InexactLoader:
-        message = (
-            f"the loader of {self._split!r} cannot be continued exactly: {why}. Or accept that a run that "
-            f"goes on may differ from one left alone: Checkpoints(..., exact=False)."
-        )
-        return InexactLoader(message)
+        return InexactLoader(inexact(self._split, why))
 
     def _refuse_change(self, kept: Plain, *, is_random: bool | None) -> None:
         """Refuse that workers came or went, where that changes the random numbers that the data set draws."""
@@ -215,6 +247,13 @@ class Cursor:
                 f"what it began with, or accept the difference: fit(..., accept={known_as!r})."
             )
             raise MismatchedRun(message)
+
+
+def _refuse_generators(split: str, dataset: object) -> None:
+    """Refuse, in a worker, a data set that has made generators of its own there, of which nobody else knows."""
+    why = made_while_fetching({f"dataset.{path}": each for path, each in generators_in(dataset).items()})
+    if why:
+        raise InexactLoader(inexact(split, why))
 
 
 def _accept_nothing(_name: str) -> bool:

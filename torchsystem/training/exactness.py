@@ -24,6 +24,30 @@ def obstacle(loader: object, held: Iterable[str]) -> str:
     return _of_data_loader(loader, held)
 
 
+def made_while_fetching(held: Iterable[str]) -> str:
+    """Say that generators were made when the first batch was fetched, where nobody can put them back; or nothing.
+
+    Args:
+        held: The paths of the generators that were not there before.
+    """
+    fetching = _fetching(held)
+    if not fetching:
+        return ""
+    return (
+        f"what fetches its batches makes generators of its own when it is first asked ({fetching}), which nobody can "
+        f"put back. Draw from the global ones, which are seeded for each batch in workers, or make it in __init__ and "
+        f"use num_workers=0"
+    )
+
+
+def inexact(split: str, why: str) -> str:
+    """Say that a run over a loader cannot be continued exactly, and what else can be done about it."""
+    return (
+        f"the loader of {split!r} cannot be continued exactly: {why}. Or accept that a run that "
+        f"goes on may differ from one left alone: Checkpoints(..., exact=False)."
+    )
+
+
 def has_items(loader: object) -> bool:
     """Tell whether any of its batches can be asked for."""
     return isinstance(loader, Sequence) and not isinstance(loader, str | bytes)
@@ -41,10 +65,15 @@ def _of_data_loader(loader: DataLoader[object], held: Iterable[str]) -> str:
         return "its workers hand out batches in any order. Leave in_order=False out"
     if not can_replay(loader):
         return "its sampler has no length. Give it a __len__"
-    fetching = ", ".join(sorted(name for name in held if name.startswith(("dataset.", "collate_fn."))))
+    fetching = _fetching(held)
     if loader.num_workers and fetching:
         return (
             f"what fetches its batches holds generators ({fetching}), of which each worker has a copy. Draw from the "
             f"global ones, which are seeded for each batch, or use num_workers=0"
         )
     return ""
+
+
+def _fetching(held: Iterable[str]) -> str:
+    """Name those of the paths that lead into what fetches batches."""
+    return ", ".join(sorted(name for name in held if name.startswith(("dataset.", "collate_fn."))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -12,6 +13,8 @@ from torch import Tensor
 from torchsystem.domain.plain import Plain
 from torchsystem.training.randomness import capture, put_back
 from torchsystem.training.twin import Draw
+
+MARGIN = 1000  # batches, by which the length that a sampler tells may be wrong
 
 
 class Moment(NamedTuple):
@@ -38,15 +41,20 @@ class Replay:
         own: The generators that the loader holds.
         kept: Where the loader was, if a run goes on with it.
         label: What parts the seed of this epoch from those of others that begin with the same random numbers.
+        expected: How many batches the sampler says it has. One may have a few more; one that gives far more may have
+            no end, and is drawn from while it is gone through.
 
     Attributes:
         opening: The random numbers when the epoch was begun, and when it was drawn; None until then.
         drawn_at: Those in use when it was drawn, and the next batch not yet fetched; None until then.
+        is_endless: Whether the sampler gave so many batches that it was not drawn to its end.
     """
 
-    def __init__(self, own: Mapping[str, Any], kept: Plain, label: str) -> None:
+    def __init__(self, own: Mapping[str, Any], kept: Plain, label: str, expected: int) -> None:
         self._own = own
         self._label = label
+        self._bound = 2 * expected + MARGIN
+        self.is_endless = False
         self._then: Plain = kept["opening"] if "position" in kept else None  # of an epoch that another process opened
         self._now: Moment | None = kept.get("now") if "position" in kept else None
         self._undone = Moment.now(own) if self._then is None and kept.get("workers_stay") else None
@@ -64,7 +72,7 @@ class Replay:
         after = None if self._undone is None else Moment.now(self._own)
         return partial(self._draw, order, begun, after)
 
-    def _draw(self, order: Iterator[Any], begun: Moment, after: Moment | None) -> tuple[list[Any], int]:
+    def _draw(self, order: Iterator[Any], begun: Moment, after: Moment | None) -> tuple[Iterable[Any], int]:
         """Draw the epoch as then."""
         if self._then is not None:
             Moment(**self._then["drawing"]).put_back(self._own)
@@ -72,11 +80,12 @@ class Replay:
             after.put_back(self._own)
         drawing = Moment.now(self._own)
         self.opening = {"begun": begun._asdict(), "drawing": drawing._asdict()}
-        drawn = list(order)
+        drawn = list(islice(order, self._bound))
+        self.is_endless = len(drawn) == self._bound
         if self._now is not None:
             self._now.put_back(self._own)
         self.drawn_at = capture()
-        return drawn, _seed_from(drawing, self._label)
+        return chain(drawn, order), _seed_from(drawing, self._label)
 
 
 def _seed_from(moment: Moment, label: str) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from copy import copy
+from itertools import islice
 from typing import Any, TypeAlias
 
 from torch.utils.data import DataLoader, IterableDataset
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchsystem.training.workers import Numbered, Prepared, Seeded, seed_of
 
 # Draws an epoch; returns it, and the seed of what is random when it is fetched.
-Draw: TypeAlias = Callable[[], tuple[Sequence[Any], int]]
+Draw: TypeAlias = Callable[[], tuple[Iterable[Any], int]]
 # Begins to iterate over a sampler, which may draw already or only when it is asked for the first batch.
 Begin: TypeAlias = Callable[[Iterable[Any]], Draw]
 
@@ -32,8 +33,9 @@ class Twin:
         changed = vars(self._loader)  # torch refuses to assign these to a loader that is made
         changed["_iterator"] = None
         changed["batch_sampler" if is_batched else "sampler"] = self._sampler
+        self._seeded = Seeded(loader.dataset, is_batched=is_batched)
         if self._has_workers:
-            changed["dataset"] = Seeded(loader.dataset, is_batched=is_batched)
+            changed["dataset"] = self._seeded
             changed["worker_init_fn"] = Prepared(loader.worker_init_fn)
 
     @property
@@ -55,6 +57,10 @@ class Twin:
     def is_running(self) -> bool:
         """Whether workers stay from the last epoch, and so will not draw a seed for themselves in the next."""
         return vars(self._loader)["_iterator"] is not None
+
+    def look(self, look: Callable[[Any], object]) -> None:
+        """Have each worker look at its data set, when its first batch is there; what that raises, the loop raises."""
+        self._seeded.look = look
 
     def close(self) -> None:
         """Let go of workers that stay, now and not when garbage is collected, which may be in any thread."""
@@ -111,8 +117,7 @@ class _Drawn:
 
     def _from(self, draw: Draw) -> Iterator[Any]:
         drawn, seed = draw()
-        for number in range(self.start, len(drawn)):
-            indices = drawn[number]
+        for number, indices in islice(enumerate(drawn), self.start, None):
             if self._numbered:
                 yield Numbered(indices if self._is_batched else [indices], seed_of(seed, number))
             else:

@@ -39,15 +39,26 @@ class Seeded:
     Args:
         dataset: The data set.
         is_batched: Whether it is asked for batches, or for one sample at a time.
+
+    Attributes:
+        look: What to do when the first batch of a worker is there, with the data set in this process.
     """
 
     def __init__(self, dataset: Any, *, is_batched: bool) -> None:
         self.dataset = dataset
         self.is_batched = is_batched
+        self.look: Callable[[Any], object] | None = None
 
     def __getitems__(self, batch: Numbered) -> Any:
         """Fetch a batch as torch does: at once if the data set can, else one by one."""
         seed_quickly(batch.seed)
+        fetched = self._fetch(batch)
+        if self.look is not None:
+            self.look(self.dataset)
+            self.look = None
+        return fetched
+
+    def _fetch(self, batch: Numbered) -> Any:
         if not self.is_batched:
             return self.dataset[batch[0]]
         at_once = getattr(self.dataset, "__getitems__", None)
@@ -69,8 +80,8 @@ class Prepared:
         """Leave the terminal's interrupt to the main process, which decides; then do what the user wants done."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         info: Any = get_worker_info()
+        seeded = info.dataset
+        object.__setattr__(info, "dataset", seeded.dataset)  # torch refuses to assign it
         if self._prepare is not None:
-            seeded = info.dataset
-            vars(info)["dataset"] = seeded.dataset  # torch refuses to assign it
             self._prepare(number)
             seeded.dataset = info.dataset
