@@ -16,6 +16,7 @@ import pytest
 from tests.plans.fakes import Calls
 from torchsystem.errors import InvalidPlan, UnreachableHandler, UnreadableJournal
 from torchsystem.plans import Journal, JournalPort, MemoryJournal
+from torchsystem.plans.ports import Lease
 from torchsystem.testing import JournalContract
 from torchsystem.testing.journals import a_step
 
@@ -127,6 +128,19 @@ def test_a_file_that_is_taken_away_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(UnreadableJournal, match="taken away while it was in use"):
         journal.beat("plan", 1, 2.0)
     journal.close()
+
+
+def test_what_is_sent_after_a_journal_was_begun_anew_is_the_new_one(tmp_path: Path) -> None:
+    """A process that outlives a run, as a worker of Dask does, has the old file open when the next plan comes."""
+    path = tmp_path / "plan.db"
+    for owner in ("first", "second"):
+        with Journal(path) as journal:
+            assert journal.acquire("plan", owner, 1.0) == Lease(1, owner, 1.0, 1.0)
+            sent = pickle.loads(pickle.dumps(journal))  # noqa: S301 - our own
+            assert sent.lease("plan").owner == owner
+            for file in tmp_path.iterdir():
+                file.unlink()
+    sent.close()
 
 
 @pytest.mark.parametrize("path", ["", ":memory:", "file:x?mode=memory", b"x", None])

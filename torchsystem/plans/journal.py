@@ -93,6 +93,14 @@ class Journal(JournalPort):
             if opened is not None and opened.process == os.getpid():
                 opened.connection.close()
 
+    def _let_go_of_another(self) -> None:
+        """Close the file if another has taken its place: whoever is given the journal from now on means that one."""
+        with self._guard.lock:
+            opened = self._opened
+            if opened is not None and opened.process == os.getpid() and not opened.is_there():
+                self._opened = None
+                opened.connection.close()
+
     def __enter__(self) -> Self:
         return self
 
@@ -130,8 +138,15 @@ class Journal(JournalPort):
         return opened.connection
 
 
-@lru_cache(maxsize=8)
 def _reopen(kind: type[Journal], path: str, timeout: float) -> Journal:
+    """Return the journal of a path, one for all that is sent to this process; of the file that is there now."""
+    journal = _journal(kind, path, timeout)
+    journal._let_go_of_another()  # noqa: SLF001 - our own
+    return journal
+
+
+@lru_cache(maxsize=8)
+def _journal(kind: type[Journal], path: str, timeout: float) -> Journal:
     return kind(path, timeout=timeout)
 
 
