@@ -138,3 +138,24 @@ def test_an_optimizer_inside_of_something_else_is_looked_at(around: Callable[[An
     state = {"state": {"weight": {"exp_avg": torch.tensor([NAN])}}, "param_groups": []}
     with pytest.raises(NonFiniteState, match=r"pair\.(inner|all\.1)\.state\.weight\.exp_avg has values"):
         check({"modules": {}, "parts": {"pair": around(state)}}, set())
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"last_epoch": 1, "_last_lr": [NAN]},
+        {"last_epoch": 1, "_last_lr": [0.1], "_schedulers": [{"base_lrs": [NAN]}]},
+        {"scale": NAN, "growth_factor": 2.0},
+        {"steps": 1, "averages": {"weight": torch.tensor([NAN])}},
+    ],
+    ids=["rate", "inner schedule", "scale", "average"],
+)
+def test_what_would_poison_a_later_step_is_found(part: Any) -> None:
+    """A schedule, the scale of losses, or an average of weights that is not a number."""
+    with pytest.raises(NonFiniteState, match=r"other\..* (is nan|has values)"):
+        check({"modules": {}, "parts": {"other": part}}, set())
+
+
+def test_gradients_of_an_unfinished_group_may_overflow() -> None:
+    """A scaler will leave their step out."""
+    check({"modules": {}, "parts": {"descent": {"gradients": {"weight": torch.tensor([NAN, INF])}}}}, set())

@@ -14,6 +14,8 @@ from torchsystem.errors import NonFiniteState
 
 SHOWN = 5
 ALWAYS_FINITE = {getattr(torch, "float4_e2m1fn_x2", None)}  # of this type every pattern of bits is a number
+OPTIMIZER, SCHEDULE, SCALER = {"state", "param_groups"}, {"last_epoch", "_last_lr"}, {"scale", "growth_factor"}
+GRADIENTS = "gradients"  # of a group that is not finished; where they overflow, the scaler will leave the step out
 HALF = 2  # bytes of the types whose sums would overflow
 
 
@@ -21,7 +23,7 @@ def check(snapshot: Mapping[str, Plain], parameters: Collection[str]) -> None:
     """Refuse a snapshot in which the weights or an optimizer are not finite.
 
     Nothing may be NaN. Buffers may be infinite, as masks of attention are; parameters and what optimizers keep may not.
-    Other parts may hold what they like: the best value so far is infinite before there is one.
+    What other parts remember in plain values may be what it likes: the best so far is infinite before there is one.
 
     Args:
         snapshot: The state of an aggregate.
@@ -32,7 +34,7 @@ def check(snapshot: Mapping[str, Plain], parameters: Collection[str]) -> None:
     """
     wrong = [*_wrong_in_modules(snapshot["modules"], parameters)]
     for name, part in snapshot["parts"].items():
-        wrong += _wrong_in_optimizers(part, name)
+        wrong += _wrong_in_part(part, name)
     if wrong:
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
         message = (
@@ -48,14 +50,17 @@ def _wrong_in_modules(modules: Mapping[str, Plain], parameters: Collection[str])
         yield from _wrong(value, name, may_be_infinite=name not in parameters)
 
 
-def _wrong_in_optimizers(part: Plain, name: str) -> Iterator[str]:
-    """Name what is not finite in an optimizer, and in those inside of what says its state with theirs in it."""
-    if isinstance(part, dict) and {"state", "param_groups"} <= part.keys():
+def _wrong_in_part(part: Plain, name: str) -> Iterator[str]:
+    """Name what is not finite in an optimizer, and is not a number in a schedule, a scaler, or any tensor."""
+    if isinstance(part, dict) and part.keys() >= OPTIMIZER:
         yield from _wrong(part["state"], f"{name}.state", may_be_infinite=False)
         yield from _wrong(part["param_groups"], f"{name}.param_groups", may_be_infinite=True)
+    elif isinstance(part, Tensor) or (isinstance(part, dict) and (part.keys() >= SCHEDULE or part.keys() >= SCALER)):
+        yield from _wrong(part, name, may_be_infinite=True)
     elif isinstance(part, dict | list):
         for key, inside in part.items() if isinstance(part, dict) else enumerate(part):
-            yield from _wrong_in_optimizers(inside, f"{name}.{key}")
+            if key != GRADIENTS:
+                yield from _wrong_in_part(inside, f"{name}.{key}")
 
 
 def _wrong(value: Any, name: str, *, may_be_infinite: bool) -> Iterator[str]:
