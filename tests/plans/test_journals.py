@@ -184,6 +184,17 @@ def test_a_damaged_journal_is_refused_by_its_path(tmp_path: Path) -> None:
         Calls().plan(graph).run(journal)
 
 
+@pytest.mark.parametrize("left", [50, 5000])
+def test_a_journal_that_was_cut_off_is_damaged(left: int, tmp_path: Path) -> None:
+    """And not called something else, for which a new one would be begun."""
+    path = tmp_path / "plan.db"
+    with Journal(path) as journal:
+        Calls().plan([[]]).run(journal)
+    path.write_bytes(path.read_bytes()[:left])
+    with pytest.raises(UnreadableJournal, match=r"plan\.db is damaged: .*Put back a copy of it"):
+        Journal(path).records("graph")
+
+
 def test_an_error_of_the_disk_says_in_which_journal(tmp_path: Path) -> None:
     """There may be many, and SQLite names none."""
     with pytest.raises(sqlite3.OperationalError) as caught:

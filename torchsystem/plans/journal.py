@@ -166,11 +166,11 @@ class _Connection:
             self._prepare(time.monotonic() + timeout)
         except sqlite3.DatabaseError as error:
             self.connection.close()
-            if isinstance(error, sqlite3.OperationalError):  # of the disk, or others that write
-                _say_where(error, path)
-                raise
-            message = f"{path} is no journal: {error}. Give a journal a file of its own."
-            raise UnreadableJournal(message) from error
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
+                message = f"{path} is no journal: {error}. Give a journal a file of its own."
+                raise UnreadableJournal(message) from error
+            _say_where(error, path)
+            raise
         except BaseException:
             self.connection.close()
             raise
