@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchsystem.errors import InvalidMetric, MetricMismatch, NonFiniteLoss
+from torchsystem.errors import InvalidLoss, InvalidMetric, MetricMismatch, NonFiniteLoss
 from torchsystem.training.metrics import FOLD, ROOM, Measures, accuracy
 
 
@@ -88,6 +88,48 @@ def test_a_metric_may_give_any_number_of_values() -> None:
     measures.update(torch.ones(2, 3), torch.zeros(2, 3), torch.tensor(1.0), 2)
     measures.update(torch.zeros(1, 3), torch.zeros(1, 3), torch.tensor(1.0), 1)
     assert measures.compute()["error"] == pytest.approx(2 / 3)
+
+
+def scores(count: int) -> Tensor:
+    """Make scores of two classes that are the same in every run."""
+    return torch.rand(count, 2, generator=torch.Generator().manual_seed(count))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(0, 20))
+@settings(max_examples=25)
+def test_one_value_for_a_batch_is_that_of_each_sample(sizes: list[int], cut: int) -> None:
+    """A metric that is a mean already comes to the same as one that says it of each sample, also after a cut."""
+
+    def mean(predictions: Tensor, targets: Tensor) -> Tensor:
+        return accuracy(predictions, targets).double().mean()
+
+    measures = Measures({"each": accuracy, "mean": mean})
+    for number, size in enumerate(sizes):
+        if number == cut:
+            state, measures = measures.state_dict(), Measures({"each": accuracy, "mean": mean})
+            measures.load_state_dict(state)
+        measures.update(scores(size), torch.arange(size) % 2, torch.tensor(1.0), size)
+    computed = measures.compute()
+    assert computed["mean"] == pytest.approx(computed["each"])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "targets"),
+    [((3,), (3, 1)), ((3, 1), (3,)), ((3, 2), (4,)), ((4,), (3,)), ((3, 2, 5), (3, 4)), ((1,), (3,)), ((), (3,))],
+)
+def test_accuracy_of_what_cannot_be_compared_is_refused(predictions: tuple[int, ...], targets: tuple[int, ...]) -> None:
+    """Of other shapes each would be compared with each, and the highest of one score is always the same."""
+    with pytest.raises(InvalidMetric, match="accuracy of predictions of shape"):
+        accuracy(torch.zeros(predictions), torch.zeros(targets))
+
+
+def test_a_loss_that_is_no_number_is_found_though_the_first_ones_were() -> None:
+    """By its shape, and not by what some operation on all of them says."""
+    measures = Measures({})
+    for shape in ((), (), (1,)):
+        measures.update(torch.zeros(1), torch.zeros(1), torch.zeros(shape), 1)
+    with pytest.raises(InvalidLoss, match=r"the loss has the shape \(1,\)"):
+        measures.compute()
 
 
 @pytest.mark.parametrize("name", ["loss", "validation/accuracy"])

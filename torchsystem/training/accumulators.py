@@ -5,8 +5,8 @@ torchmetrics is nowhere imported: whatever has `update`, `compute` and `reset` i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
-from copy import copy, deepcopy
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
@@ -16,6 +16,7 @@ from torchsystem.domain.plain import Plain, like, plain
 from torchsystem.errors import InvalidMetric, MetricMismatch, UnkeepableValue
 from torchsystem.training.batches import to_device
 from torchsystem.training.computed import Result, flat
+from torchsystem.training.remade import method_of, remade
 
 
 @runtime_checkable
@@ -142,19 +143,12 @@ class Own:
 
 
 def detached(value: Any) -> Any:
-    """Return predictions without what it would take to differentiate them, which nobody does who measures."""
-    if isinstance(value, Tensor):
-        return value.detach()
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(detached(part) for part in value))
-    if isinstance(value, tuple | list):
-        return type(value)([detached(part) for part in value])
-    if isinstance(value, MutableMapping):
-        twin = copy(value)  # of its kind, whose entries may be attributes, too
-        for key, part in value.items():
-            twin[key] = detached(part)
-        return twin
-    return value
+    """Return predictions without what it would take to differentiate them, which nobody does who measures or listens.
+
+    What has a `detach` of its own is detached by that; containers and dataclasses part by part.
+    """
+    detach = method_of(value, "detach")
+    return remade(value, detached) if detach is None else detach()
 
 
 def _parts(one: Any) -> dict[str, Any]:

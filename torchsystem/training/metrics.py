@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor
@@ -33,11 +33,21 @@ def accuracy(predictions: Tensor, targets: Tensor) -> Tensor:
     Returns:
         A boolean for each target.
 
+    Raises:
+        InvalidMetric: Predictions and targets have other shapes, or there is a single score per sample.
+
     Examples:
         >>> accuracy(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
         tensor([ True, False])
     """
-    return (predictions.argmax(1) if predictions.ndim > targets.ndim else predictions) == targets
+    classes = predictions.argmax(1) if predictions.ndim > targets.ndim else predictions
+    if classes.shape != targets.shape or (classes is not predictions and predictions.shape[1] == 1):
+        message = (
+            f"accuracy of predictions of shape {tuple(predictions.shape)} for targets of shape {tuple(targets.shape)}: "
+            f"return classes of the same shape from fit and evaluate, or scores of (samples, 2 classes or more, ...)."
+        )
+        raise InvalidMetric(message)
+    return classes == targets
 
 
 class Measures:
@@ -45,8 +55,9 @@ class Measures:
 
     Args:
         metrics: By name, functions of predictions and targets that give a value per sample (or per element), the mean
-            of which is reported; or objects with `update`, `compute` and `reset`, such as those of torchmetrics. Of
-            these it has copies of its own: what one split takes in is never mixed with another's.
+            of which is reported; one value without dimensions is that of each sample of the batch. Or objects with
+            `update`, `compute` and `reset`, such as those of torchmetrics. Of these it has copies of its own: what one
+            split takes in is never mixed with another's.
 
     Raises:
         InvalidMetric: A name is taken by the loss, or has a `/`, which parts splits from metrics; or it is no metric.
@@ -103,10 +114,15 @@ class Measures:
         self._weights.append(samples)
         if self._order:
             predictions = predictions.detach() if type(predictions) is Tensor else detached(predictions)
-            for metric, keep in self._keepers:
-                keep(metric(predictions, targets))
-            for update in self._updates:
-                update(predictions, targets)
+            try:
+                for metric, keep in self._keepers:
+                    keep(metric(predictions, targets))
+                for update in self._updates:
+                    update(predictions, targets)
+            except Exception:
+                if losses[-1].ndim:  # whoever returns the loss first gives metrics what they cannot know either
+                    _refuse_shape(losses[-1])
+                raise
         if len(losses) >= self._until:
             self._look()
 
@@ -118,7 +134,7 @@ class Measures:
         Raises:
             NonFiniteLoss: The loss of a batch was infinite or not a number; the first such batch is named.
         """
-        bad = self._first_bad(torch.stack(_together(self._losses)) if self._losses else None)
+        bad = self._first_bad(self._stacked() if self._losses else None)
         if bad is not None:
             _refuse(int(bad.item()))
 
@@ -167,9 +183,9 @@ class Measures:
         """
         return {
             "names": list(self._order),
-            "losses": torch.stack(self._losses) if self._losses else None,
+            "losses": self._stacked() if self._losses else None,
             "weights": list(self._weights),
-            "kept": {name: _joined(kept) if kept else None for name, kept in self._kept.items()},
+            "kept": {name: _joined(kept, self._weights) if kept else None for name, kept in self._kept.items()},
             "until": self._until,
             "sums": self._sums,
             "folded": self._folded,
@@ -209,11 +225,7 @@ class Measures:
     def _look(self) -> None:
         """Fold what is kept, unless there is room for more of the same."""
         if self._losses[-1].ndim:
-            message = (
-                f"the loss has the shape {tuple(self._losses[-1].shape)}, and should be the mean of its batch. Return "
-                f"predictions first, the loss second; and leave reduction='none' out."
-            )
-            raise InvalidLoss(message)
+            _refuse_shape(self._losses[-1])
         for name, kept in self._kept.items():
             if not isinstance(kept[-1], Tensor):
                 message = (
@@ -227,14 +239,24 @@ class Measures:
         if count >= self._until:
             self._fold()
 
+    def _stacked(self) -> Tensor:
+        """Return the losses that are kept as one tensor; only where that cannot be, all shapes are looked at."""
+        try:
+            return torch.stack(_together(self._losses))
+        except RuntimeError:
+            for loss in self._losses:
+                if loss.ndim:
+                    _refuse_shape(loss)
+            raise
+
     @torch.no_grad()
     def _fold(self) -> None:
         if not self._losses:
             return
-        losses = torch.stack(_together(self._losses))
+        losses = self._stacked()
         wide = torch.float32 if losses.device.type == "mps" else torch.float64  # Apple's have no doubles
         weights = torch.tensor(self._weights, dtype=wide).to(losses.device, non_blocking=True)
-        gathered = [_joined(kept) for kept in self._kept.values()]
+        gathered = [_joined(kept, self._weights) for kept in self._kept.values()]
         numbers = [values.numel() for values in gathered]
         sums = [losses.to(wide) @ weights, *(values.sum(dtype=wide).to(losses.device) for values in gathered)]
         counts = torch.tensor([sum(self._weights), *numbers], dtype=wide)
@@ -278,8 +300,19 @@ def _fitting(count: int, values: int) -> int:
     return max(1, min(FOLD, ROOM * count // max(values, 1)))
 
 
-def _joined(kept: list[Tensor]) -> Tensor:
-    return torch.cat([value if value.ndim == 1 else value.reshape(-1) for value in _together(kept)])
+def _joined(kept: list[Tensor], weights: list[int]) -> Tensor:
+    """Join values, one without dimensions as many times as its batch has samples.
+
+    Args:
+        kept: What came of each batch; the first may be what was joined by who began.
+        weights: The samples of each batch.
+    """
+    batches = zip(_together(kept), weights[-len(kept) :], strict=True)
+    return torch.cat([value if value.ndim == 1 else _flat(value, weight) for value, weight in batches])
+
+
+def _flat(value: Tensor, weight: int) -> Tensor:
+    return value.reshape(-1) if value.ndim else value.expand(weight)
 
 
 def _together(values: list[Tensor]) -> list[Tensor]:
@@ -290,6 +323,14 @@ def _together(values: list[Tensor]) -> list[Tensor]:
 
 def _brought(value: Tensor | None, device: torch.device | None) -> Tensor | None:
     return value if value is None or device is None else value.to(device)
+
+
+def _refuse_shape(loss: Tensor) -> NoReturn:
+    message = (
+        f"the loss has the shape {tuple(loss.shape)}, and should be the mean of its batch. Return predictions first, "
+        f"the loss second; and leave reduction='none' out."
+    )
+    raise InvalidLoss(message)
 
 
 def _refuse(bad: int) -> None:
