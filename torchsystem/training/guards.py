@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -15,7 +15,7 @@ from torchsystem.errors import MissingGradients, NonFiniteWeights, UnreadablePre
 from torchsystem.services import handler
 from torchsystem.training.events import BatchEnded, EpochEnded, GradientsUpdated, OptimizerStepped
 from torchsystem.training.finite import Flags, broken, infinite, undefined
-from torchsystem.training.optimization import Optimization
+from torchsystem.training.owned import optimizations_of
 from torchsystem.training.watch import Guard, MetricWatch, OnNan, refuse
 
 SHOWN = 3  # names in a message; where one weight is broken, soon all are
@@ -129,7 +129,7 @@ class StopOnNonFinite(Guard):
             MissingGradients: Steps were to be looked at, and the aggregate has no `Optimization` to tell of them.
         """
         aggregate = event.aggregate
-        if self.every is not None and next(_optimizations(aggregate), None) is None:
+        if self.every is not None and not optimizations_of(aggregate):
             message = (
                 f"{self.name}: every={self.every} counts the steps that an Optimization makes, and "
                 f"{type(aggregate).__qualname__} has none. Leave it out, to look at weights when epochs end."
@@ -276,14 +276,10 @@ def _share_of_most_common(kept: list[Tensor], tolerance: float) -> float:
     return int(same.all(dim=1).sum()) / len(rows)
 
 
-def _optimizations(aggregate: Aggregate) -> Iterator[Optimization]:
-    return (value for value in vars(aggregate).values() if isinstance(value, Optimization))
-
-
 def _moved(aggregate: Aggregate, optimizer: str) -> list[tuple[str, Tensor]]:
     """List the parameters that an optimizer moves, by their names in the aggregate."""
     names = {id(parameter): name for name, parameter in aggregate.named_parameters()}
-    known = [one.optimizers[optimizer] for one in _optimizations(aggregate) if optimizer in one.optimizers]
+    known = [one.optimizers[optimizer] for one in optimizations_of(aggregate) if optimizer in one.optimizers]
     parameters = [part for one in known for group in one.param_groups for part in group["params"]]
     return [(names.get(id(part), "a parameter outside"), part) for part in parameters]
 

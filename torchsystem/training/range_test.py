@@ -14,8 +14,8 @@ from torchsystem.domain import Aggregate
 from torchsystem.errors import InvalidSearch, NoSuggestion
 from torchsystem.training.batches import call, refuse_outcome
 from torchsystem.training.options import check_names
+from torchsystem.training.owned import optimizations_of, optimizers_of
 from torchsystem.training.settings import Settings
-from torchsystem.training.trial import optimizations_of, optimizers_of
 
 LEAST = 10  # rates: fewer make no curve
 

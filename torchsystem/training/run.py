@@ -37,7 +37,7 @@ from torchsystem.training.gathered import Gathered
 from torchsystem.training.held import generators_of_modules
 from torchsystem.training.interrupts import notes
 from torchsystem.training.memories import ask_again, asked_for, remembered, remind
-from torchsystem.training.optimization import Optimization
+from torchsystem.training.owned import optimizations_of
 from torchsystem.training.randomness import capture, put_back
 from torchsystem.training.tracker import Clock, Tracker
 
@@ -173,7 +173,7 @@ class Run:
         self.budget = budget
         self.timers = timers
         self.mailbox = mailbox
-        self.optimizations = [value for value in vars(aggregate).values() if isinstance(value, Optimization)]
+        self.optimizations = optimizations_of(aggregate)
         self.tracker = Tracker(aggregate, clock, self.optimizations)
         self.history: list[dict[str, float]] = []
         self.split: str | None = None
@@ -336,6 +336,7 @@ class Run:
         return epoch
 
     def finish(self, epoch: Epoch) -> None:
+        self._look_again()
         """Count the epoch and make its facts known; only then may whoever asked for a stop have it."""
         try:
             self.aggregate.epoch += 1
@@ -428,6 +429,7 @@ class Run:
         try:
             yield
             if not self.is_cut:
+        self._look_again()
                 for optimization in self.optimizations:
                     optimization.finish()
         finally:
@@ -440,6 +442,11 @@ class Run:
                 f"the run that is to go on was kept in the form {state.get('version')!r}, and this version knows "
                 f"{VERSION}. Go on with the version of torchsystem that kept it, or restore the aggregate alone."
             )
+    def _look_again(self) -> None:
+        """Find the optimizations that there are now: an epoch may begin with others than the last one."""
+        self.optimizations = optimizations_of(self.aggregate)
+        self.tracker.follow(self.optimizations)
+
             raise MismatchedRun(message)
         here, there = _place(self.tracker.progress()), state["at"]
         if here != there:

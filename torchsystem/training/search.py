@@ -18,9 +18,10 @@ from torchsystem.depends import Depends
 from torchsystem.domain import Aggregate
 from torchsystem.errors import InvalidSearch, NoSuggestion
 from torchsystem.training.batches import call, samples_in
+from torchsystem.training.owned import optimizations_of
 from torchsystem.training.range_test import LEAST, Rates, descend, losses_of, steepest
 from torchsystem.training.settings import Settings, settings
-from torchsystem.training.trial import optimizations_of, trial
+from torchsystem.training.trial import trial
 
 Source: TypeAlias = Dataset[Any] | Callable[[int], Iterable[Any]]
 

@@ -13,7 +13,7 @@ from torchsystem.depends import Depends
 from torchsystem.domain import Aggregate
 from torchsystem.training.batches import to_device
 from torchsystem.training.metrics import Metric
-from torchsystem.training.optimization import Optimization
+from torchsystem.training.owned import optimizations_of
 
 
 def device() -> str | torch.device:
@@ -57,8 +57,8 @@ class Settings(NamedTuple):
     def _context(self, aggregate: Aggregate) -> Callable[[], AbstractContextManager[Any]] | None:
         if self.precision is not None:
             return partial(torch.autocast, self.device.type, self.precision)
-        own = (one for one in vars(aggregate).values() if isinstance(one, Optimization))
-        return next((one.autocast for one in own if one.precision is not None), None)
+        own = (one for one in optimizations_of(aggregate) if one.precision is not None)
+        return next((one.autocast for one in own), None)
 
     @property
     def bring(self) -> Callable[[Any], Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from torchsystem.domain import Aggregate
 from torchsystem.progress import Progress
@@ -25,9 +26,10 @@ class Tracker:
 
     __slots__ = (
         "_aggregate",
-        "_before",
         "_clock",
+        "_known",
         "_optimizations",
+        "_others",
         "_started",
         "batch",
         "batch_in_epoch",
@@ -36,13 +38,13 @@ class Tracker:
     )
 
     def __init__(self, aggregate: Aggregate, clock: Clock, optimizations: Sequence[Optimization]) -> None:
-        known = aggregate.progress
+        known = self._known = aggregate.progress
         self._aggregate = aggregate
         self._clock = clock
         self._started = clock()
-        self._before = known.elapsed
-        self._optimizations = optimizations
         self.batch: int = known.batch
+        self._optimizations = optimizations
+        self._others = max(0, known.step - self._counted())  # steps of optimizers that are gone
         self.batch_in_epoch: int = known.batch_in_epoch
         self.samples: int = known.samples
         self.in_batch = 0  # samples in the batch under way
@@ -50,22 +52,32 @@ class Tracker:
     @property
     def elapsed(self) -> float:
         """The seconds spent in the run, in all."""
-        return self._before + self._clock() - self._started
+        return self._known.elapsed + self._clock() - self._started
 
     @property
     def steps(self) -> int:
-        """The real steps of all optimizers; as many as batches where nobody counts them."""
-        if not self._optimizations:
-            return self.batch
-        first, *others = self._optimizations
-        return first.steps + sum(one.steps for one in others) if others else first.steps
+        """The real steps of all optimizers, those that are gone too; as many as batches where nobody counts them."""
+        return self._others + self._counted()
+
+    def follow(self, optimizations: Sequence[Optimization]) -> None:
+        """Count the steps of these from now on. Those that others have made stay counted."""
+        if [*map(id, optimizations)] != [*map(id, self._optimizations)]:
+            before = self.steps
+            self._optimizations = optimizations
+            self._others = before - self._counted()
 
     def progress(self) -> Progress:
         """Return how far the run has come."""
         return Progress(self._aggregate.epoch, self.batch, self.batch_in_epoch, self.steps, self.samples, self.elapsed)
 
-    def save(self) -> Progress:
-        """Write the progress into the aggregate, and return it."""
+    def save(self) -> None:
+        """Write the progress into the aggregate; a run that found nothing left to do leaves it as it was."""
         progress = self.progress()
-        self._aggregate.progress = progress
-        return progress
+        if replace(progress, elapsed=self._known.elapsed) != self._known:
+            self._aggregate.progress = progress
+
+    def _counted(self) -> int:
+        if not self._optimizations:
+            return self.batch
+        first, *others = self._optimizations
+        return first.steps + sum(one.steps for one in others) if others else first.steps

@@ -9,11 +9,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch.nn import Module
-from torch.optim import Optimizer
 
 from torchsystem.domain import Aggregate, Events
 from torchsystem.training.held import generators_in
-from torchsystem.training.optimization import Optimization
 from torchsystem.training.randomness import capture, put_back, untouched
 
 R = TypeVar("R")
@@ -43,23 +41,6 @@ def trial(aggregate: Aggregate, act: Callable[[Any], R], *sources: object) -> R:
             put_back(states, generators)
         gc.collect()  # hooks and those whose hooks they are hold one another, and with them the memory of the copy
         torch.cuda.empty_cache()  # does nothing where there is no such device
-
-
-def optimizations_of(aggregate: Aggregate) -> list[Optimization]:
-    """List the optimizations of an aggregate."""
-    return [value for value in vars(aggregate).values() if isinstance(value, Optimization)]
-
-
-def optimizers_of(aggregate: Aggregate) -> dict[str, Optimizer]:
-    """Name the optimizers of an aggregate, in its optimizations or attributes of its own."""
-    found: dict[str, Optimizer] = {}
-    for attribute, value in vars(aggregate).items():
-        if isinstance(value, Optimizer):
-            found[attribute] = value
-        elif isinstance(value, Optimization):
-            own = value.optimizers
-            found |= {name if name not in found else f"{attribute}.{name}": each for name, each in own.items()}
-    return found
 
 
 def _copy(aggregate: Aggregate) -> Aggregate:
