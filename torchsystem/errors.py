@@ -562,6 +562,10 @@ class TrainingError(TorchSystemError):
     """Stand for any mistake in how a run is set up, or in what it came to."""
 
 
+class AlreadyTraining(TrainingError, RuntimeError):
+    """An aggregate is to be trained while it is being trained."""
+
+
 class AveragedWeights(TrainingError, RuntimeError):
     """Averaged weights stand where those of the training are needed."""
 

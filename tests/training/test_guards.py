@@ -26,7 +26,14 @@ from torchsystem.errors import (
 )
 from torchsystem.progress import Progress
 from torchsystem.training import Optimization, Supervised, Training, device
-from torchsystem.training.events import BatchEnded, EpochEnded, GradientsUpdated, OptimizerStepped, TrainingEnded
+from torchsystem.training.events import (
+    BatchEnded,
+    EpochEnded,
+    GradientsUpdated,
+    OptimizerStepped,
+    TrainingEnded,
+    TrainingStarted,
+)
 from torchsystem.training.guards import StopOnDegeneratePredictions, StopOnNonFinite, StopOnThreshold
 
 NAN, INF = float("nan"), float("inf")
@@ -365,6 +372,22 @@ def test_a_window_goes_on_where_it_was() -> None:
     second.load_state_dict(first.state_dict())
     second.consume(batch_ended(learner, torch.tensor([1, 1])))
     assert len(reasons(learner)) == 1
+
+
+def test_what_guards_remember_is_of_one_run() -> None:
+    """Another one begins with an empty window, and counts its steps from its first."""
+    window, steps, learner = (
+        StopOnDegeneratePredictions("classes", window=2),
+        StopOnNonFinite("stop", every=2),
+        Learner(),
+    )
+    window.consume(batch_ended(learner, torch.tensor([1, 1])))
+    steps.consume(OptimizerStepped(learner, Progress(), "optimizer"))
+    fresh = (StopOnDegeneratePredictions("classes", window=2), StopOnNonFinite("stop", every=2))
+    for guard, before in zip((window, steps), fresh, strict=True):
+        assert guard.state_dict() != before.state_dict()
+        guard.consume(TrainingStarted(learner, Progress()))
+        assert guard.state_dict() == before.state_dict()
 
 
 def test_a_model_that_has_collapsed_stops_once() -> None:

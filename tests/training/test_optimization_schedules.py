@@ -86,6 +86,18 @@ def test_a_metric_that_does_not_come_is_an_error(metrics: Any) -> None:
         optimization.epoch_ended(metrics)
 
 
+def test_a_plateau_waits_for_a_split_that_is_not_due() -> None:
+    """It moves by what comes; only a metric that nobody waits for is missing."""
+    optimizer = recorder()
+    scheduler = lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+    optimization = Optimization(optimizer, scheduler, metric="validation/loss")
+    for reported in ({"validation/loss": 1.0}, {}, {"train/loss": 0.0}, {"validation/loss": 2.0}):
+        optimization.epoch_ended(reported, waiting={"validation"})
+    assert (scheduler.last_epoch, optimization.learning_rates) == (2, {"optimizer": [0.5]})
+    with pytest.raises(MissingMetric):
+        optimization.epoch_ended({"train/loss": 0.0}, waiting={"test"})
+
+
 def test_each_optimizer_has_its_own_scheduler() -> None:
     """Or none; and each moves by its own measure."""
     optimizers = {name: recorder() for name in ("body", "head", "rest")}

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.training.fakes import Learner
+from tests.training.fakes import Learner, loader
 from torchsystem.errors import InvalidStopping, MissingMetric, NonFiniteMetric
 from torchsystem.progress import Progress
-from torchsystem.training import EarlyStopping
-from torchsystem.training.events import EpochEnded
+from torchsystem.training import EarlyStopping, Training, device
+from torchsystem.training.events import EpochEnded, TrainingStarted
 
 NAN = float("nan")
 
@@ -75,6 +75,21 @@ def test_a_value_that_is_not_a_number_means_what_was_said() -> None:
         stops_after(EarlyStopping("validation/loss", "min", patience=9, nan="raise"), [NAN])
 
 
+def test_what_was_remembered_of_one_run_is_forgotten_when_another_begins() -> None:
+    """One rule for many runs, as in a cross-validation, is as patient with the second model as with the first."""
+    stopping = EarlyStopping("train/loss", "max", patience=2)
+    training = Training()
+    training.override(device, lambda: "cpu")
+    training.producer.register(stopping)
+    lengths = [len(training.handle("fit", Learner(), {"train": loader()}, epochs=9)) for _ in range(2)]
+    assert lengths == [3, 3]
+    assert (stopping.waited, stopping.best is None) == (2, False)
+    missing = Learner()
+    stopping.consume(TrainingStarted(missing, Progress()))
+    with pytest.raises(MissingMetric):
+        stopping.consume(EpochEnded(missing, Progress(epoch=1), {}))
+
+
 def test_a_metric_that_never_comes_is_an_error_at_once() -> None:
     """A misspelled name would watch nothing for a whole run."""
     with pytest.raises(MissingMetric, match=r"no 'validation/los'.*validation/loss"):
@@ -89,10 +104,16 @@ def test_a_metric_that_never_comes_is_an_error_at_once() -> None:
         ("validation/loss", "min", {"patience": 0}),
         ("validation/loss", "min", {"patience": True}),
         ("validation/loss", "min", {"patience": 3, "minimum_delta": -1.0}),
+        ("validation/loss", "min", {"patience": 2.5}),
+        ("validation/loss", "min", {"patience": NAN}),
+        ("validation/loss", "min", {"patience": "3"}),
+        ("validation/loss", "min", {"patience": 3, "minimum_delta": "0.1"}),
+        ("validation/loss", "min", {"patience": 3, "minimum_delta": True}),
+        (None, "min", {"patience": 3}),
         ("validation/loss", "min", {"patience": 3, "nan": "maybe"}),
     ],
 )
-def test_a_rule_without_meaning_is_refused(arguments: tuple[str, Any, dict[str, Any]]) -> None:
+def test_a_rule_without_meaning_is_refused(arguments: tuple[Any, Any, dict[str, Any]]) -> None:
     """When it is made, and not after the first epoch."""
     metric, direction, options = arguments
     with pytest.raises(InvalidStopping, match="has no meaning"):

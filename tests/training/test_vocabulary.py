@@ -339,6 +339,26 @@ def test_each_event_carries_its_facts(kind: type[Lifecycle], lives: list[Any]) -
         assert FACTS[kind](event)
 
 
+def test_what_a_batch_came_to_keeps_no_graph(training: Training) -> None:
+    """Predictions and loss are detached, whatever they are made of: a listener that keeps them keeps no activations."""
+
+    class Several(Model):
+        def fit(self, inputs: Tensor, targets: Tensor) -> tuple[Any, Tensor]:
+            predictions, loss = super().fit(inputs, targets)
+            scores = self.nn(inputs)
+            return {"scores": scores, "parts": (predictions, [scores])}, loss
+
+    log = written(training.producer)
+    training.override(metrics, dict)
+    training.handle("fit", Several(), {"train": loader()}, epochs=1)
+    ended = [event for event in log if isinstance(event, BatchEnded)]
+    assert len(ended) == 3
+    for event in ended:
+        assert not event.predictions["scores"].requires_grad
+        assert not event.predictions["parts"][1][0].requires_grad
+        assert not event.loss.requires_grad
+
+
 def test_the_table_of_the_facts_is_complete() -> None:
     """Every event of the vocabulary has a row, here and in the docs, and the row there names its fields."""
     kinds = {

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import sys
+from numbers import Integral, Real
+from typing import NamedTuple, SupportsIndex
 
 from torchsystem.errors import InvalidBudget
 from torchsystem.training.tracker import Tracker
 
 
-def checked_limit(limit: int | None) -> int | None:
+def checked_limit(limit: SupportsIndex | None, least: int = 1) -> int | None:
     """Return how many batches of a split to take at most, if it is such a number.
+
+    Args:
+        limit: The number; None for all.
+        least: How many are the fewest that make sense.
 
     Raises:
         InvalidBudget: It is none.
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-        message = f"limit={limit!r} is no number of batches. Write a whole number of 0 or more, or leave it out."
+    if limit is None:
+        return None
+    if isinstance(limit, bool) or not isinstance(limit, Integral) or int(limit) < least:
+        message = f"limit={limit!r} is no number of batches. Write a whole number of {least} or more, or leave it out."
         raise InvalidBudget(message)
-    return limit
+    return min(int(limit), sys.maxsize)  # more than `islice` can count is no limit
 
 
 class Budget(NamedTuple):
@@ -45,9 +53,9 @@ class Budget(NamedTuple):
             message = "fit: nothing says how long to train. Write epochs=10, or steps=, samples= or seconds=."
             raise InvalidBudget(message)
         for name, value in self._asdict().items():
-            is_whole = name == "seconds" or isinstance(value, int)
-            if value is not None and (not is_whole or isinstance(value, bool) or not value >= 0):
-                kind = "number" if name == "seconds" else "whole number"
+            kind, number = ("number", Real) if name == "seconds" else ("whole number", Integral)
+            is_number = isinstance(value, number) and not isinstance(value, bool)
+            if value is not None and not (is_number and value >= 0):
                 message = f"fit: {name}={value!r} is no budget. Write a {kind} of 0 or more."
                 raise InvalidBudget(message)
 

@@ -138,6 +138,11 @@ class StopOnNonFinite(Guard):
         flags = infinite(aggregate.named_parameters()) + undefined(aggregate.named_buffers())
         self._tell(aggregate, flags, f"after epoch {event.progress.epoch}")
 
+    def forget(self) -> None:
+        """Remember nothing: the next step is the first."""
+        self._steps.clear()
+        self._seen.clear()
+
     def state_dict(self) -> dict[str, Any]:
         """Return what it remembers, beside what every consumer does."""
         return {**super().state_dict(), "steps": dict(self._steps)}
@@ -227,6 +232,10 @@ class StopOnDegeneratePredictions(Guard):
         if share >= self.share:
             reason = f"{share:.1%} of the predictions of {self.window} batches are the same"
             self.ask(event.aggregate, reason)
+
+    def forget(self) -> None:
+        """Remember nothing: a window begins."""
+        self._kept = []
 
     def state_dict(self) -> dict[str, Any]:
         """Return what it remembers, beside what every consumer does."""

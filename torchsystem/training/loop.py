@@ -38,6 +38,7 @@ from torchsystem.training.held import generators_of, generators_of_modules
 from torchsystem.training.interrupts import notes
 from torchsystem.training.randomness import untouched
 from torchsystem.training.run import Epoch, Run
+from torchsystem.training.splits import refuse_empty
 from torchsystem.training.tracker import Clock
 
 B = TypeVar("B")
@@ -93,8 +94,8 @@ def lived(run: Run) -> Generator[Epoch]:
     """Yield one epoch of a run after the other, until the budget is used up or somebody asks for a stop."""
     run.is_whole = True
     with run.under_way():
-        epoch = run.begin()
         try:
+            epoch = run.begin()
             while run.goes_on():
                 run.epoch = epoch = run.new_epoch() if epoch is None else epoch
                 yield epoch
@@ -102,11 +103,14 @@ def lived(run: Run) -> Generator[Epoch]:
                     break
                 run.finish(epoch)
                 epoch = None
+            run.end(run.reason)
         except GeneratorExit:
             if not (run.has_failed or run.has_left):
                 run.leave()
             raise
-        run.end(run.reason)
+        except BaseException as error:
+            run.fail(error)
+            raise
 
 
 def batches(epoch: Epoch, loader: Iterable[B], *, split: str = "train", limit: int | None = None) -> Iterator[B]:
@@ -127,10 +131,11 @@ def batches(epoch: Epoch, loader: Iterable[B], *, split: str = "train", limit: i
     Raises:
         InexactLoader: The run could not be continued exactly, and a listener promises that.
         InvalidBudget: The limit is no number of batches.
-        InvalidSplit: The loader is an iterator, and spent; the split is under way already; or the epoch is none.
+        InvalidSplit: The loader is an iterator, and spent; the split is under way already; the epoch is none; or no
+            batch comes of the split to learn from.
         MismatchedRun: The run goes on, and began with other data.
     """
-    checked_limit(limit)
+    limit = checked_limit(limit, least=0)
     if not isinstance(epoch, Epoch):
         message = (
             f"batches({type(epoch).__qualname__}, ...): the epoch comes first. Write batches(epoch, loader), in "
@@ -178,8 +183,10 @@ def learned(
                 run.tell(BatchEnded, batch, *epoch.fitted)
             if due or polls or notes.signal is not None:
                 run.be_safe(split)
-            if looks_at_budget and expected is not None and cursor.position < expected and _is_spent(run):
+            if looks_at_budget and expected is not None and cursor.position != expected and _is_spent(run):
                 return
+        if not cursor.position:
+            refuse_empty(cursor.loader, split, limit)
 
 
 def seen(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
@@ -132,7 +132,7 @@ class Optimization:
 
         Args:
             on_gradients: Called after each backward pass, once per optimizer, with its name, the position of the loss
-                in its group, and whether a step follows. Gradients are unscaled then, and not yet clipped.
+                in its group, and whether a step follows. If one does, gradients are unscaled then, and not yet clipped.
             on_step: Called after each real step, before its gradients are cleared, with the name of the optimizer.
 
         Examples:
@@ -225,18 +225,19 @@ class Optimization:
             self._unscale(descent)
         self._make_steps(pending)
 
-    def epoch_ended(self, metrics: Mapping[str, Any] | None = None) -> None:
+    def epoch_ended(self, metrics: Mapping[str, Any] | None = None, *, waiting: Collection[str] = ()) -> None:
         """Move on the schedulers that count epochs.
 
         Args:
             metrics: What the epoch reports, for those that watch a metric.
+            waiting: The splits that were not due in this epoch. Who watches a metric of theirs does not move.
 
         Raises:
             MissingMetric: What one watches is not among them.
         """
         for descent in self._descents.values():
             if descent.schedule is not None:
-                descent.schedule.epoch_ended({} if metrics is None else metrics)
+                descent.schedule.epoch_ended({} if metrics is None else metrics, waiting)
 
     def parts(self) -> dict[str, Any]:
         """Return what has a state of its own, by name, for whoever keeps the state of all that is in an aggregate."""

@@ -52,15 +52,17 @@ class Epoch(Gathered):
     Attributes:
         number: How many epochs were finished before it.
         metrics: What was reported in it, by split and name: `"validation/loss"`.
+        waiting: The splits that were not due in it.
     """
 
-    __slots__ = ("before", "entered", "fitted", "number", "run")
+    __slots__ = ("before", "entered", "fitted", "number", "run", "waiting")
 
     def __init__(self, run: Run, state: Plain | None = None) -> None:
         super().__init__({} if state is None else state)
         self.run = run
         self.number = run.aggregate.epoch
         self.before = run.tracker.progress() if state is None else Progress(**state["before"])
+        self.waiting: set[str] = set()
         self.entered: dict[str, int | None] = {}  # the splits under way, the inner one last, and their batches
         self.fitted: tuple[Any, Any] = (None, None)  # predictions and loss of the last batch, for who hears of it
 
@@ -326,24 +328,28 @@ class Run:
             self.reason = self.budget.spent(self.tracker, self.aggregate.epoch)
         return self.reason is None
 
+    def waits_for(self, metric: str) -> bool:
+        """Tell whether a metric is of a split that was not due in the epoch under way, and so may come later."""
+        return self.epoch is not None and metric.rpartition("/")[0] in self.epoch.waiting
+
     def new_epoch(self) -> Epoch:
         """Begin an epoch."""
         if self.mailbox is not None and self.history:
             self.mailbox.end_of_epoch()
+        self._look_again()
         self.tracker.batch_in_epoch = 0
         epoch = self.epoch = Epoch(self)
         self.tell(EpochStarted)
         return epoch
 
     def finish(self, epoch: Epoch) -> None:
-        self._look_again()
         """Count the epoch and make its facts known; only then may whoever asked for a stop have it."""
         try:
             self.aggregate.epoch += 1
         except StopIteration as stop:  # from `onepoch`; the epoch counts all the same
             self.stop(stop)
         for optimization in self.optimizations:
-            optimization.epoch_ended(epoch.metrics)
+            optimization.epoch_ended(epoch.metrics, waiting=epoch.waiting)
         self.tracker.save()
         self.history.append(epoch.metrics)
         self.tell(EpochEnded, epoch.metrics)
@@ -380,7 +386,7 @@ class Run:
         """
         if notes.is_leaving and isinstance(error, SystemExit):
             self.has_left = True  # a pass over one split, that a listener of this run asked for, said so
-        if self.has_left:
+        if self.has_left or self.has_failed:
             return
         self.has_failed = True
         self.tracker.save()
@@ -423,18 +429,23 @@ class Run:
         """
         gradients = partial(self.tell, GradientsUpdated) if self.producer.wants(GradientsUpdated) else None
         steps = partial(self.tell, OptimizerStepped) if self.producer.wants(OptimizerStepped) else None
+        self._look_again()
         for optimization in self.optimizations:
             optimization.listen(gradients, steps)
             optimization.begin(losses)
         try:
             yield
             if not self.is_cut:
-        self._look_again()
                 for optimization in self.optimizations:
                     optimization.finish()
         finally:
             for optimization in self.optimizations:
                 optimization.listen()
+
+    def _look_again(self) -> None:
+        """Find the optimizations that there are now: an epoch may begin with others than the last one."""
+        self.optimizations = optimizations_of(self.aggregate)
+        self.tracker.follow(self.optimizations)
 
     def _load(self, state: Plain) -> None:
         if state.get("version") != VERSION:
@@ -442,11 +453,6 @@ class Run:
                 f"the run that is to go on was kept in the form {state.get('version')!r}, and this version knows "
                 f"{VERSION}. Go on with the version of torchsystem that kept it, or restore the aggregate alone."
             )
-    def _look_again(self) -> None:
-        """Find the optimizations that there are now: an epoch may begin with others than the last one."""
-        self.optimizations = optimizations_of(self.aggregate)
-        self.tracker.follow(self.optimizations)
-
             raise MismatchedRun(message)
         here, there = _place(self.tracker.progress()), state["at"]
         if here != there:

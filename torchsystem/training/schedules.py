@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -61,8 +61,12 @@ class Schedule:
         if self.per == "step":
             self._move()
 
-    def epoch_ended(self, metrics: Mapping[str, Any]) -> None:
-        """Move on after an epoch, if that is what it counts.
+    def epoch_ended(self, metrics: Mapping[str, Any], waiting: Collection[str] = ()) -> None:
+        """Move on after an epoch, if that is what it counts, and what it watches is due.
+
+        Args:
+            metrics: What the epoch reports.
+            waiting: The splits that were not due in it.
 
         Raises:
             MissingMetric: What it watches is not among the metrics.
@@ -73,7 +77,7 @@ class Schedule:
             self._move()
         elif self._metric in metrics:
             self._move(metrics[self._metric])
-        else:
+        elif self._metric.rpartition("/")[0] not in waiting:
             message = (
                 f"{type(self.scheduler).__qualname__} watches {self._metric!r}, and the epoch reports "
                 f"{', '.join(map(repr, metrics)) or 'nothing'}. Write Optimization(..., metric=...) with one of them."

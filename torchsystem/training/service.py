@@ -13,6 +13,8 @@ import torch
 from torchsystem.depends import Depends, Provider, inject
 from torchsystem.domain import Aggregate
 from torchsystem.services import Mailbox, Producer, Service, Timers, mailbox
+from torchsystem.training.accumulators import detached
+from torchsystem.training.alone import learning_alone
 from torchsystem.training.batches import call, joined, refuse_outcome, samples_in, targets_of
 from torchsystem.training.budget import Budget, checked_limit
 from torchsystem.training.events import BatchEnded
@@ -26,7 +28,16 @@ from torchsystem.training.randomness import untouched
 from torchsystem.training.run import Epoch, Run, under_way
 from torchsystem.training.search import tune_batch_size, tune_learning_rate
 from torchsystem.training.settings import Settings, settings
-from torchsystem.training.splits import Loader, Split, check_batches, check_loader, check_splits, loader_of
+from torchsystem.training.splits import (
+    Loader,
+    Split,
+    check_batches,
+    check_loader,
+    check_methods,
+    check_splits,
+    loader_of,
+    refuse_empty,
+)
 from torchsystem.training.tracker import Clock
 
 History: TypeAlias = list[dict[str, float]]
@@ -118,18 +129,21 @@ class Training(Service):
             `"validation/loss"`.
 
         Raises:
+            AlreadyTraining: It is being trained: this was called by one of the listeners, or in another thread.
             InvalidBudget: Nothing says how long, or the limit is no number of batches.
             InvalidLoss: What `fit` or `evaluate` returned is not predictions and a loss.
             InvalidSplit: There is no `"train"`; or a loader has no batches, or is an iterator, and spent.
             MismatchedRun: The run that is to go on began with other data.
             NonFiniteLoss: A loss was infinite or not a number.
-            NotAnAggregate: It is something else that is to be trained.
+            NotAnAggregate: It is something else that is to be trained, or has no `fit`, or no `evaluate`.
             SystemExit: A signal came; its code is 128 and the signal's number.
         """
         check_splits(loaders)
-        checked_limit(limit)
+        limit = checked_limit(limit)
         run = self._run(aggregate, Budget(epochs, steps, samples, seconds), accept)
-        with interrupts(*self._signals), closing(lived(run)) as life:  # held until the failure is told, and no longer
+        check_methods(aggregate, loaders)
+        # the life is held until the failure is told, and no longer
+        with learning_alone(aggregate), interrupts(*self._signals), closing(lived(run)) as life:
             try:
                 for epoch in life:
                     for name, split in loaders.items():  # what cannot be gone through is refused before a batch
@@ -150,11 +164,13 @@ class Training(Service):
             The metrics, by name.
 
         Raises:
+            AlreadyTraining: The aggregate is being trained: a listener called this, or another thread does the same.
+            InvalidSplit: The loader has no batches.
             StopIteration: A listener asked for a stop.
         """
-        checked_limit(limit)
+        limit = checked_limit(limit)
         check_loader(loader, "train")
-        with self._alone(aggregate) as epoch:
+        with learning_alone(aggregate), self._alone(aggregate) as epoch:
             measured = self._learn(epoch, loader, limit, settings)
             epoch.run.tracker.save()
             return _told(epoch, "train", measured)
@@ -168,9 +184,10 @@ class Training(Service):
             The metrics, by name.
 
         Raises:
+            InvalidSplit: The loader has no batches.
             StopIteration: A listener asked for a stop.
         """
-        checked_limit(limit)
+        limit = checked_limit(limit)
         check_loader(loader, "validate")
         with self._alone(aggregate) as epoch:
             return _told(epoch, "validation", self._judge(epoch, "validation", loader, limit, settings))
@@ -216,7 +233,7 @@ class Training(Service):
             torch.Size([2])
         """
         check_loader(loader, "predict")
-        question = Question(loader, split, checked_limit(limit), transform, collate)
+        question = Question(loader, split, checked_limit(limit, least=0), transform, collate)
         state = state_of(aggregate, settings) if cache else ""
         known = self._answers.find(aggregate, question, state) if cache else None
         held = generators_of(loader) | generators_of_modules(aggregate)
@@ -273,10 +290,12 @@ class Training(Service):
             if run.is_cut:
                 return
             epoch.report("train", measured)
+        asked_before = epoch.before if epoch.number else None
         finished = replace(run.tracker.progress(), epoch=epoch.number + 1)
         for name, split in loaders.items():
-            is_due = not isinstance(split, Split) or split.when(epoch.before, finished)
-            if name != "train" and is_due and not epoch.is_behind(name):
+            if isinstance(split, Split) and not split.when(asked_before, finished):
+                epoch.waiting.add(name)
+            elif name != "train" and not epoch.is_behind(name):
                 epoch.report(name, self._judge(epoch, name, loader_of(split), limit, settings))
 
     def _learn(self, epoch: Epoch, loader: Loader, limit: int | None, settings: Settings) -> dict[str, float]:
@@ -296,7 +315,7 @@ class Training(Service):
                 refuse_outcome("fit", outcome)
             update(predictions, targets(batch), loss, tracker.in_batch)
             if tells:
-                epoch.fitted = (predictions, loss.detach())
+                epoch.fitted = (detached(predictions), loss.detach())
         if run.is_cut:
             measures.check()
             return {}  # what was gathered stays, for whoever goes on
@@ -320,7 +339,10 @@ class Training(Service):
                     refuse_outcome("evaluate", outcome)
                 measures.update(predictions, targets(batch), loss, samples_in(batch))
         epoch.let_go(split)
-        return measures.compute()
+        measured = measures.compute()
+        if not measured:
+            refuse_empty(loader, split, limit)
+        return measured
 
 
 def _told(epoch: Epoch, split: str, measured: dict[str, float]) -> dict[str, float]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-from torchsystem.errors import InvalidSplit
+from torchsystem.errors import InvalidSplit, NotAnAggregate
 from torchsystem.training.batches import count
-from torchsystem.triggers import Trigger
+from torchsystem.triggers import Trigger, every
 
 Loader: TypeAlias = Iterable[Any]
 
@@ -17,7 +17,7 @@ class Split(NamedTuple):
 
     Attributes:
         loader: Its batches.
-        when: When it is due, asked at the end of each epoch: `every(5, "epochs")`.
+        when: When it is due, asked at the end of each epoch, from the first one on: `every(5, "epochs")`.
     """
 
     loader: Loader
@@ -40,6 +40,23 @@ def check_splits(loaders: object) -> None:
         if isinstance(split, Split) and not callable(split.when):
             message = f"fit: Split(..., {split.when!r}) for {name!r}: write when as a trigger, every(5, 'epochs')."
             raise InvalidSplit(message)
+    learned = loaders["train"]
+    if isinstance(learned, Split) and learned.when != every(1, "epochs"):
+        message = f"fit: 'train' is gone through in every epoch, and not {learned.when!r}. Write {{'train': loader}}."
+        raise InvalidSplit(message)
+
+
+def check_methods(aggregate: object, loaders: Mapping[str, object]) -> None:
+    """Refuse an aggregate that lacks what the splits need: `fit` to learn, `evaluate` for all others.
+
+    Raises:
+        NotAnAggregate: It has no such method.
+    """
+    for method in ("fit",) if len(loaders) == 1 else ("fit", "evaluate"):
+        if not callable(getattr(aggregate, method, None)):
+            kind = type(aggregate).__qualname__
+            message = f"{kind} has no {method}(). Write `def {method}(self, *batch): ... return predictions, loss`."
+            raise NotAnAggregate(message)
 
 
 def check_loader(loader: object, handler: str) -> None:
@@ -62,6 +79,17 @@ def check_batches(loader: Loader, split: str) -> None:
     if count(loader, None) == 0:
         message = f"the loader of {split!r} has no batches. Look at its data, and at drop_last; or leave the split out."
         raise InvalidSplit(message)
+
+
+def refuse_empty(loader: object, split: str, limit: int | None) -> NoReturn:
+    """Refuse a split of which no batch came: nothing is known of it, and a budget of steps would never be used up.
+
+    Raises:
+        InvalidSplit: Always.
+    """
+    within = "" if limit is None else f" within limit={limit}"
+    message = f"the loader of {split!r}, a {type(loader).__qualname__}, gave no batches{within}. Look at its data."
+    raise InvalidSplit(message)
 
 
 def loader_of(split: Loader | Split) -> Loader:

@@ -61,6 +61,11 @@ class EarlyStopping(MetricWatch):
             return None
         return f"{self.metric} did not get better than {self.best} in {self.waited} epochs"
 
+    def forget(self) -> None:
+        """Remember nothing: the next value is the first."""
+        super().forget()
+        self.best, self.waited = None, 0
+
     def state_dict(self) -> dict[str, Any]:
         """Return what it remembers, beside what every consumer does."""
         return {**super().state_dict(), "best": self.best, "waited": self.waited}
@@ -80,11 +85,12 @@ class EarlyStopping(MetricWatch):
 
 
 def _check(metric: str, direction: str, patience: int, minimum_delta: float, nan: str) -> None:
+    is_number = isinstance(minimum_delta, int | float) and not isinstance(minimum_delta, bool)
     wrong = {
-        "metric": "/" not in metric,
+        "metric": not isinstance(metric, str) or "/" not in metric,
         "direction": direction not in {"min", "max"},
-        "patience": isinstance(patience, bool) or patience < 1,
-        "minimum_delta": not 0 <= minimum_delta < math.inf,
+        "patience": isinstance(patience, bool) or not isinstance(patience, int) or patience < 1,
+        "minimum_delta": not is_number or not 0 <= minimum_delta < math.inf,
         "nan": nan not in {"stop", "ignore", "raise"},
     }
     rule = f"EarlyStopping({metric!r}, {direction!r}, patience={patience!r}, ...)"

@@ -9,13 +9,25 @@ from typing import Any, Literal, TypeAlias
 from torchsystem.domain import Aggregate
 from torchsystem.errors import InvalidStopping, MissingMetric, NonFiniteMetric
 from torchsystem.services import Consumer, handler
-from torchsystem.training.events import EpochEnded
+from torchsystem.training.events import EpochEnded, TrainingStarted
+from torchsystem.training.run import under_way
 
 OnNan: TypeAlias = Literal["stop", "ignore", "raise"]
 
 
 class Guard(Consumer):
-    """A listener that may ask for a stop, which takes effect when all facts of the epoch are out."""
+    """A listener that may ask for a stop, which takes effect when all facts of the epoch are out.
+
+    What it remembers is of one run: when another one begins, it is forgotten.
+    """
+
+    @handler
+    def begin(self, event: TrainingStarted) -> None:  # noqa: ARG002 - it is what the handler hears
+        """Forget what was remembered of an earlier run."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Remember nothing."""
 
     def ask(self, aggregate: Aggregate, reason: str) -> None:
         """Ask for a stop, unless somebody has: of two, one would be left over, and stop the next run."""
@@ -62,6 +74,10 @@ class MetricWatch(Guard):
         """Say why to stop at a value; None to go on."""
         raise NotImplementedError
 
+    def forget(self) -> None:
+        """Remember nothing."""
+        self._has_come = False
+
     def state_dict(self) -> dict[str, Any]:
         """Return what it remembers, beside what every consumer does."""
         return {**super().state_dict(), "has_come": self._has_come}
@@ -72,8 +88,10 @@ class MetricWatch(Guard):
         self._has_come = state["has_come"]
 
     def _miss(self, event: EpochEnded) -> None:
-        """Refuse a metric that never came; one that comes only now and then is missing now and then."""
-        if not self._has_come:
+        """Refuse a metric that never came; one of a split that is not due in each epoch comes now and then."""
+        run = under_way(event.aggregate)
+        waits = run is not None and run.waits_for(self.metric)
+        if not (self._has_come or waits):
             there = ", ".join(event.metrics) or "none"
             message = f"{self.name}: the epoch has no {self.metric!r}. Its metrics are: {there}."
             raise MissingMetric(message)
