@@ -428,6 +428,60 @@ def test_what_was_not_closed_is_mirrored_at_exit(tmp_path: Path) -> None:
     assert (tmp_path / "there" / "last").read_text() == "x"
 
 
+IN_POOLS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from torchsystem.storage.mirror import Mirror
+from torchsystem.storage.store import Store
+
+class Pooled(Store):
+    first = Event()
+
+    def put(self, key, source):
+        ThreadPoolExecutor(1).submit(super().put, key, source).result()
+        self.first.set()
+
+here, there = sys.argv[1:]
+Path(here, "first").write_text("x")
+mirror = Mirror(here, Pooled(there), every=None)
+mirror.tell("first")
+assert Pooled.first.wait(200)
+Path(here, "last").write_text("x")
+"""
+
+
+def test_what_was_not_closed_is_mirrored_at_exit_to_a_store_that_needs_threads(tmp_path: Path) -> None:
+    """As those of fsspec do to open a connection, for which it is too late when the interpreter has begun to exit."""
+    (tmp_path / "here").mkdir()
+    program = start(IN_POOLS, str(tmp_path / "here"), str(tmp_path / "there"))
+    program.communicate(timeout=200)
+    assert program.returncode == 0
+    assert (tmp_path / "there" / "last").read_text() == "x"
+
+
+def test_what_is_told_while_the_mirror_goes_to_sleep_wakes_it(tmp_path: Path) -> None:
+    """Not only the next look through the folder, minutes later."""
+    store = Moody()
+
+    class Late(Mirror):
+        """A mirror that is told something when it has found nothing to do, and does not sleep yet."""
+
+        def step(self) -> float | None:
+            seconds = super().step()
+            if seconds != 0.0 and not (tmp_path / "late").exists():
+                (tmp_path / "late").write_text("x")
+                self.tell("late")
+            return seconds
+
+    sent = Event()
+    store.after = sent.set
+    with Late(tmp_path, store, every=3600.0):
+        assert sent.wait(200)
+    assert store.sent == ["late"]
+
+
 def test_a_bucket_that_goes_away_and_comes_back_has_all_of_it(tmp_path: Path) -> None:
     """Against a real server, which is stopped and started again while files are told."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import sys
+import threading
 import time
 from functools import cache
 from threading import Lock
@@ -24,6 +26,13 @@ class Finishable(Protocol):
 
     def at_exit(self, start: float) -> None:
         """Do it, or say what is lost; `start` is when the exit began, by `time.monotonic`."""
+
+
+class Hurried(Protocol):
+    """What may have something left to do that needs threads."""
+
+    def before_exit(self) -> None:
+        """Do it: the interpreter is about to exit, and threads can still be begun. More may come until it does."""
 
 
 class ForkSafeLock:
@@ -55,8 +64,18 @@ def finish_at_exit(thing: Finishable) -> None:
     _finishable.add(thing)
 
 
+def hurry_before_exit(thing: Hurried) -> None:
+    """Let something hurry when the interpreter is about to exit, if it still lives then.
+
+    That is before `finish_at_exit`, where no pool of threads takes anything any more, and so no connection is opened.
+    """
+    _watch_threads()
+    _hurried.add(thing)
+
+
 _forkable: WeakSet[Forkable] = WeakSet()
 _finishable: WeakSet[Finishable] = WeakSet()
+_hurried: WeakSet[Hurried] = WeakSet()
 
 
 @cache
@@ -75,6 +94,19 @@ def _watch_exit(process: int) -> None:  # noqa: ARG001 - once for each
 
         if parent_process() is not None:
             util.Finalize(None, _at_exit, exitpriority=0)
+
+
+@cache
+def _watch_threads() -> None:
+    importlib.import_module("concurrent.futures.thread")  # who is registered after it is called before it
+    register = getattr(threading, "_register_atexit", None)  # private, and the only way to come before pools end
+    if register is not None:
+        register(_before_exit)
+
+
+def _before_exit() -> None:
+    for thing in list(_hurried):
+        thing.before_exit()
 
 
 def _after_fork() -> None:

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
 from typing import Self, TypeAlias
 
 from torchsystem.errors import InvalidMirror, MirrorClosed, OutsideRoot, TorchSystemError
-from torchsystem.services.processes import finish_at_exit
+from torchsystem.services.processes import finish_at_exit, hurry_before_exit
 from torchsystem.storage.outbox import Outbox, signature
 from torchsystem.storage.segments import check_key
 from torchsystem.storage.store import Store
@@ -146,10 +146,14 @@ class Mirror:
         self._said_at, self._is_said = -math.inf, False
         self._refused: set[str] = set()
         self._condition = Condition()
+        self._calls = 0  # of whoever wants something done, so that the thread does not go to sleep over one
+        self._rests = Event()  # nothing is due now
         self._until: float | None = None  # when closing ends, by the clock
+        self._exit: float | None = None  # when the end of the interpreter began
         self._closed = False
         self._thread = Thread(target=self._run, name=f"mirror of {folder}", daemon=True) if background else None
         if self._thread is not None:
+            hurry_before_exit(self)
             finish_at_exit(self)
             self._thread.start()
 
@@ -178,7 +182,7 @@ class Mirror:
         if not self._outbox.put(location.relative_to(self._root).as_posix()) and not overflown:
             logger.warning("%r: %d files wait; more are looked up when these are sent.", self, len(self._outbox))
         with self._condition:
-            self._condition.notify()
+            self._call()
 
     def missing(self) -> list[str]:
         """List the files that are not in the store as they are now."""
@@ -222,7 +226,7 @@ class Mirror:
         with self._condition:
             self._until = math.inf if timeout is None else self._clock() + timeout
             self._scan_at = self._try_at = self._clock()
-            self._condition.notify()
+            self._call()
         if self._thread is None:
             self._run()
         else:
@@ -234,9 +238,21 @@ class Mirror:
             self._say(logging.WARNING, Incomplete(tuple(missing)))
         return missing
 
+    def before_exit(self) -> None:
+        """Mirror what is there while the store can still be connected to, for which some need threads."""
+        if self._closed or self._process != os.getpid():
+            return
+        self._exit = time.monotonic()
+        with self._condition:
+            self._scan_at = self._try_at = self._clock()
+            self._rests.clear()
+            self._call()
+        self._rests.wait(AT_EXIT)
+
     def at_exit(self, start: float) -> None:
         """Mirror what is left when the interpreter ends, if nobody has closed this; but not for long."""
-        self.close(max(AT_EXIT - (time.monotonic() - start), 0.0))
+        begun = start if self._exit is None else self._exit
+        self.close(max(AT_EXIT - (time.monotonic() - begun), 0.0))
 
     def __enter__(self) -> Self:
         return self
@@ -247,6 +263,7 @@ class Mirror:
     def _run(self) -> None:
         """Do what is due until the mirror is closed, and all is done or the time is over."""
         while True:
+            calls = self._calls
             seconds = self.step()
             until = self._until
             if until is not None and (self._clock() >= until or (seconds != 0.0 and self._is_done())):
@@ -258,8 +275,14 @@ class Mirror:
                 self._sleep(seconds or 0.0)
                 continue
             with self._condition:
-                if seconds != 0.0 and not (seconds is None and len(self._outbox)) and self._until == until:
+                if seconds != 0.0 and self._calls == calls:
+                    self._rests.set()
                     self._condition.wait(seconds)
+
+    def _call(self) -> None:
+        """Wake the thread; the condition is held."""
+        self._calls += 1
+        self._condition.notify()
 
     def _is_done(self) -> bool:
         """Tell whether all was sent, now that the mirror is closed."""
