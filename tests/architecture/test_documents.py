@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import ast
 import re
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from sybil.document import PythonDocStringDocument
 
+from tests.architecture.test_surface import SURFACE
+
 HOUSE = Path(__file__).parents[2]
 PAGES = [path for path in [HOUSE / "README.md", *sorted(HOUSE.glob("docs/**/*.md"))] if path.exists()]
 MODULES = sorted(HOUSE.glob("torchsystem/**/*.py"))
+
+API = {
+    name for page in HOUSE.glob("docs/api/*.md") for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+}
 
 # What a fenced block may call its language. Blocks called exactly `python` are run (see conftest.py); any other
 # way to spell it would quietly not be.
@@ -65,6 +73,42 @@ def test_the_navigation_lists_every_page_once() -> None:
     listed = re.findall(r": (\S+\.md)$", (HOUSE / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     pages = [path.relative_to(HOUSE / "docs").as_posix() for path in HOUSE.glob("docs/**/*.md")]
     assert sorted(listed) == sorted(pages)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_what_a_page_imports_is_in_the_api(page: Path) -> None:
+    """Whoever meets a name of ours in a page can look it up."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    imported = {name for block in blocks for name in imports_of(block)}
+    assert [f"{module}.{name}" for module, name in sorted(imported) if not is_in_the_api(module, name)] == []
+
+
+@pytest.mark.parametrize("package", sorted(SURFACE))
+def test_what_is_public_is_in_the_api(package: str) -> None:
+    """Each name, also one that a module of the package is called by, too: of the two the site shows the module."""
+    assert [name for name in sorted(SURFACE[package]) if not is_in_the_api(package, name)] == []
+
+
+def imports_of(text: str) -> list[tuple[str, str]]:
+    """Return from which modules of ours a text imports which names."""
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    ours = [(node.module or "", node.names) for node in nodes if (node.module or "").split(".")[0] == "torchsystem"]
+    return [(module, each.name) for module, names in ours for each in names]
+
+
+def is_in_the_api(module: str, name: str) -> bool:
+    """Tell whether a name has a place on an API page: by itself, or in its module, where none below is called so."""
+    found = getattr(import_module(module), name)
+    if isinstance(found, ModuleType):
+        return found.__name__ in API
+    if not hasattr(found, "__qualname__"):  # a constant is shown with its class
+        found = type(found)
+    places = {f"{found.__module__}.{found.__qualname__}", found.__module__}
+    if not (HOUSE / module.replace(".", "/") / f"{name}.py").exists():
+        places.add(module)
+    if module == "torchsystem":  # the front door hands out what lives elsewhere
+        places.add(".".join(found.__module__.split(".")[:2]))
+    return bool(places & API)
 
 
 def test_every_guarantee_names_a_test_that_exists() -> None:
