@@ -148,9 +148,6 @@ def test_a_damaged_part_is_found_and_the_one_before_is_used_aloud(tmp_path: Path
     _, second = saved(tmp_path, 1, 2)
     hurt(second.folder / part, damage)
     repository = Repository(tmp_path)
-    if (part, damage) == ("manifest.json", "missing"):  # it was never finished, then
-        assert told(repository.restore(Learner())) == {1.0}
-        return
     with pytest.raises(BrokenCheckpoint, match="1 of 2 checkpoints"):
         repository.verify(Learner())
     with pytest.warns(SkippedCheckpoint, match="is broken.*the one before it is used"):
@@ -537,6 +534,13 @@ def test_an_option_without_meaning_is_refused(tmp_path: Path, options: dict[str,
     """When the repository is made."""
     with pytest.raises((InvalidRepository, InvalidRetention), match="write "):
         Repository(tmp_path, **options)
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/runs", "file:///runs", Path("s3://bucket/runs")], ids=str)
+def test_an_address_is_refused_as_a_root(tmp_path: Path, root: str | Path) -> None:
+    """It would become a folder of that name here, and nobody would find anything elsewhere."""
+    with chdir(tmp_path), pytest.raises(InvalidRepository, match="Write its path"):
+        Repository(root)
 
 
 @pytest.mark.parametrize("metrics", [{"loss": None}, {"loss": torch.ones(2)}, {"loss": "low"}, {3: 0.5}], ids=str)

@@ -21,6 +21,7 @@ from torchsystem.storage import subjects, tensors
 from torchsystem.storage.checkpoint import Checkpoint
 from torchsystem.storage.description import compare, describe, describe_one, unwrapped
 from torchsystem.storage.naming import folder_name
+from torchsystem.storage.places import is_address
 from torchsystem.storage.ports import Files, LocalFiles
 from torchsystem.storage.retention import Retention
 from torchsystem.storage.saving import FailurePolicy
@@ -41,7 +42,7 @@ class Repository:
     case. One process writes in the folder of a run, which it holds from its first save to `close`; any may read.
 
     Args:
-        root: The folder of all runs.
+        root: The folder of all runs, on a disk of this machine.
         run: The name of this run.
         retention: Which checkpoints to keep; all, if it is not given.
         on_failure: What happens when the disk fails: `"stop"` raises; `"continue"` says it by a warning, `SaveFailed`,
@@ -51,7 +52,7 @@ class Repository:
         files: The disk.
 
     Raises:
-        InvalidRepository: An option has no meaning.
+        InvalidRepository: An option has no meaning, or the root is an address.
         MissingExtra: safetensors is not installed.
 
     Examples:
@@ -89,6 +90,12 @@ class Repository:
             raise InvalidRepository(message)
         if not isinstance(run, str):
             message = f"Repository(run={run!r}): write the name of the run, such as 'baseline'."
+            raise InvalidRepository(message)
+        if is_address(Path(root)):
+            message = (
+                f"Repository({str(root)!r}): checkpoints lie in a folder here. Write its path; what is in it can be "
+                f"mirrored elsewhere: Experiment(..., mirror=Store('s3://bucket/runs'))."
+            )
             raise InvalidRepository(message)
         tensors.require()
         self.root = Path(root).absolute()
