@@ -55,6 +55,16 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@service.handler
+def fail_twice(folder: str) -> int:
+    """Fail the first two times."""
+    times = len(list(Path(folder).iterdir()))
+    if times < 2:
+        (Path(folder) / str(times)).touch()
+        raise LookupError(f"time {times}")
+    return times
+
+
 class Odd(Exception):
     """An exception that cannot be sent to another process."""
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
+from distributed import Client
 
 from tests.plans import programs
-from torchsystem.plans import Journal
+from torchsystem.plans import Journal, Plan, Retry
 from torchsystem.plans.workers import Worker
 
 if TYPE_CHECKING:
@@ -122,3 +123,14 @@ def test_workers_and_the_runner_are_killed_and_the_plan_gets_through(cluster: st
     assert len(trace.read_text().splitlines()) >= len(programs.pyramid(HEIGHT))
     # What was killed was started twice, though it may not have come as far as its trace.
     assert sum(record.attempts for record in journal.records("pyramid")) > len(programs.pyramid(HEIGHT))
+
+
+def test_a_step_that_is_tried_again_is_done_again(cluster: str, tmp_path: Path) -> None:
+    """At once as well: Dask would give back what came of it before, as long as it remembers that."""
+    plan, folders = Plan("flaky", [programs.service]), [tmp_path / str(number) for number in range(20)]
+    for folder in folders:
+        folder.mkdir()
+        plan.add("fail-twice", folder=str(folder))
+    with Client(cluster) as client:
+        result = plan.run(Journal(tmp_path / "plan.db"), executor=client.get_executor, failures=Retry(2, wait=0))
+    assert result == 2

@@ -194,6 +194,35 @@ def test_what_makes_no_executor_is_refused() -> None:
         calls.plan([[]]).run(MemoryJournal(), executor=lambda: 4)  # type: ignore[arg-type, return-value]
 
 
+class Remembering(ThreadPoolExecutor):
+    """An executor that takes a call with the same arguments for the same call, as Dask does."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.known: dict[object, Future[Any]] = {}
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        task, *rest = args
+        call = (task.plan, task.lease, task.key, task.generation, task.arguments, *rest)
+        if call not in self.known:
+            self.known[call] = super().submit(function, *args, **kwargs)
+        return self.known[call]
+
+
+def test_a_step_that_is_tried_again_is_done_again() -> None:
+    """Whatever the engine remembers of the first time."""
+    calls, left = Calls(), [LookupError("first"), LookupError("second")]
+
+    def fail() -> None:
+        if left:
+            raise left.pop(0)
+
+    calls.behaviour[0] = fail
+    plan = calls.plan([[]])
+    assert plan.run(MemoryJournal(), executor=Remembering, failures=Retry(2, wait=0)) == expected([[]])[0]
+    assert calls.made == [0, 0, 0]
+
+
 class Careless(ThreadPoolExecutor):
     """An executor that does its tasks, or does not, and drops what they return."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
@@ -62,6 +63,7 @@ class Pool:
         self._done: SimpleQueue[Future[Outcome]] = SimpleQueue()
         self._breaks = 0
         self._cancelled = False
+        self._hand_overs = count()
 
     def hand_over(self, number: int, task: Task) -> None:
         """Let the executor do a step.
@@ -151,7 +153,7 @@ class Pool:
     def _submit(self, number: int) -> BrokenExecutor | None:
         """Give the executor a step; return how it broke down, if it has."""
         try:
-            future = self._executor.submit(perform, self._tasks[number])
+            future = self._executor.submit(perform, self._tasks[number], next(self._hand_overs))
         except BrokenExecutor as error:
             return error
         except RuntimeError as error:  # as of an executor that was shut down after another run

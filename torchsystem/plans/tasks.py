@@ -71,8 +71,14 @@ class Outcome:
         return Outcome, (self.record, None if self.error is None else _portable(self.error))
 
 
-def perform(task: Task) -> Outcome:
-    """Do a step, unless it is done; write down that it starts, and what came of it."""
+def perform(task: Task, hand_over: int = 0) -> Outcome:  # noqa: ARG001 - it is looked at before it comes here
+    """Do a step, unless it is done; write down that it starts, and what came of it.
+
+    Args:
+        task: The step.
+        hand_over: A number of its own each time that it is handed over: engines take a function that is called with the
+            same arguments for the same call, as Dask does, and would give back what came of the step before.
+    """
     journal, process = task.journal, os.getpid()
     with acting() as worker:
         record = _claim(task, worker)
