@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from itertools import product
@@ -11,7 +12,8 @@ import pytest
 
 from torchsystem.adapters.requirements import require
 from torchsystem.adapters.residents import Home, Resident
-from torchsystem.errors import MissingExtra, TwoHomes, UnknownHome, UnsafeName
+from torchsystem.errors import MissingExtra, SharedFolder, TwoHomes, UnknownHome, UnsafeName
+from torchsystem.services import Producer
 
 
 class Notes(Resident):
@@ -83,8 +85,32 @@ def test_a_name_that_is_not_one_folder_is_refused(what: str, name: str) -> None:
 @pytest.mark.parametrize("what", ["path", "storage"])
 def test_an_address_of_elsewhere_is_refused(what: str) -> None:
     """Listeners write locally; a folder called `s3:` would be a surprise."""
-    with pytest.raises(UnknownHome, match="Mirror"):
-        Notes("notes", **{what: "s3://bucket"})  # type: ignore[arg-type]
+    for address in ("s3://bucket", Path("s3://bucket")):
+        with pytest.raises(UnknownHome, match="Mirror"):
+            Notes("notes", **{what: address})  # type: ignore[arg-type]
+
+
+class Diary(Notes):
+    """A listener that would write into a file of which it thinks as its own."""
+
+    is_alone = True
+
+
+class Journal(Diary):
+    """Another that would write the same."""
+
+
+def test_two_that_would_write_into_the_same_files_are_refused(tmp_path: Path) -> None:
+    """Also where there is no experiment, however they are told where, and when one is a kind of the other."""
+    (tmp_path / "link").symlink_to(tmp_path / "here")
+    producer, first = Producer(), Diary("first", path=tmp_path / "here")
+    producer.register(first, Diary("nowhere yet"), Diary("elsewhere", path=tmp_path / "there"))
+    relative = os.path.relpath(tmp_path / "here")
+    for other in (Diary("b", path=relative), Diary("b", path=tmp_path / "link"), Journal("b", path=tmp_path / "here")):
+        with pytest.raises(SharedFolder, match=r"files of Diary\('first'\)"):
+            producer.register(other)
+    producer.register(first, Notes("a", path=tmp_path / "here"), Notes("b", path=tmp_path / "here"))
+    assert len(producer.listeners()) == 5
 
 
 def test_a_missing_package_is_named_with_its_extra() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from torchsystem.errors import SharedFolder, TwoHomes, UnknownHome
-from torchsystem.services import Consumer
+from torchsystem.services import Consumer, Registered, handler
+from torchsystem.storage.places import is_address
 from torchsystem.storage.segments import check_segment
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class Resident(Consumer):
     """
 
     kind: ClassVar[str]
-    is_alone: ClassVar[bool] = False  # whether another of its class, in the same folder, would write into its files
+    is_alone: ClassVar[bool] = False  # whether another of its kind, in the same folder, would write into its files
 
     def __init__(  # noqa: PLR0913 - where to write is said in four words, each of which may be left to the experiment
         self,
@@ -92,6 +94,15 @@ class Resident(Consumer):
         self._experiment = experiment
         self._run = run
         self._home: Home | None = None
+
+    @handler
+    def have_room(self, event: Registered) -> None:
+        """See to it that nobody else there writes into its files.
+
+        Raises:
+            SharedFolder: Another listener of its kind does.
+        """
+        demand_room((), event.producer.listeners())
 
     def inherit(self, home: Home) -> None:
         """Have what was not told from an experiment: it is called when the listener is registered there.
@@ -177,8 +188,8 @@ def local_folder(what: str, path: str | Path) -> Path:
     Raises:
         UnknownHome: It is an address.
     """
-    if isinstance(path, str) and "://" in path:
-        message = f"{what}={path!r} is not a local folder, where listeners write. Mirror a local one to a store there."
+    if (isinstance(path, str) and "://" in path) or is_address(Path(path)):
+        message = f"{what}={path!r} is no local folder, where listeners write. Mirror a local one to a store there."
         raise UnknownHome(message)
     return Path(path)
 
@@ -191,15 +202,23 @@ def demand_room(present: Iterable[object], new: Iterable[object]) -> None:
         new: Who comes.
 
     Raises:
-        SharedFolder: Two of one class, of whom each has to be alone, have one folder.
+        SharedFolder: Two of one kind, of whom each has to be alone, have one folder.
     """
-    taken: dict[tuple[type, Path], Resident] = {}
+    taken: dict[tuple[str, str], Resident] = {}
     for listener in [*present, *new]:
-        if isinstance(listener, Resident) and listener.is_alone:
-            other = taken.setdefault((type(listener), listener.place()), listener)
+        if isinstance(listener, Resident) and listener.is_alone and (place := _place(listener)) is not None:
+            other = taken.setdefault((listener.kind, os.path.realpath(place)), listener)
             if other is not listener:
                 message = (
-                    f"{listener!r} would write into the files of {other!r}, in {listener.place()}. Register one of "
+                    f"{listener!r} would write into the files of {other!r}, in {place}. Register one of "
                     f"them, or give the other a folder of its own: {type(listener).__name__}(path=...)."
                 )
                 raise SharedFolder(message)
+
+
+def _place(listener: Resident) -> Path | None:
+    """Return the folder that a listener writes in; None if it has none, or none yet."""
+    try:
+        return listener.place()
+    except UnknownHome:
+        return None
