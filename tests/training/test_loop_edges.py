@@ -249,6 +249,18 @@ def test_a_listener_that_fails_in_a_loop_of_ones_own_fails_the_run(moment: type)
     assert names(log).count("TrainingFailed") == 1
 
 
+def test_an_epoch_of_ones_own_loop_may_be_trained_by_the_service(training: Training) -> None:
+    """What the service has learned there counts: in the progress, and for budgets."""
+    model, log = supervised(), written(producer := Producer(failures="finish"))
+    for epoch in epochs(model, producer, samples=30):
+        epoch.report("train", training.handle("train", model, loader(3)))
+        training.handle("validate", model, loader(2))
+    assert model.epoch == 3
+    ended = log[-1].progress
+    assert (ended.batch, ended.batch_in_epoch, ended.samples, ended.step) == (9, 3, 36, 9)
+    assert model.progress.samples == 36
+
+
 # nothing to do, and numbers of others
 
 
@@ -311,3 +323,10 @@ def test_an_aggregate_that_cannot_evaluate_is_refused_before_it_learns(training:
     assert model.progress == Progress()
     training.handle("fit", model, {"train": loader()}, epochs=1)
     assert model.epoch == 1
+
+
+@pytest.mark.parametrize("name", ["train", "validate", "predict", "tune-learning-rate", "tune-batch-size"])
+def test_a_network_alone_is_no_aggregate_for_any_handler(training: Training, name: str) -> None:
+    """It is told what is, instead of which attribute a network lacks."""
+    with pytest.raises(NotAnAggregate, match=r"a Linear is no aggregate\. Train Supervised"):
+        training.handle(name, nn.Linear(2, 2), loader())

@@ -157,6 +157,22 @@ def test_batches_are_what_they_like(
         assert torch.equal(event.targets, targets) if has_targets else event.targets is None
 
 
+class OfSeveralTargets(Predictor):
+    """Knows several targets of a batch, by name or in order."""
+
+    def targets(self, batch: Any) -> Any:
+        return batch[1:] if isinstance(batch, tuple) else {name: batch[name] for name in ("labels", "boxes")}
+
+
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_several_targets_are_no_inputs(training: Training, kind: type) -> None:
+    """An aggregate may return them together, as it took them out of the batch."""
+    log = written(training.producer)
+    given = [(x, y, y + 1) if kind is tuple else {"inputs": x, "labels": y, "boxes": y + 1} for x, y in loader(2)]
+    assert training.predict(OfSeveralTargets(), given).shape == (8, 2)
+    assert [len(event.targets) for event in log if isinstance(event, BatchPredicted)] == [2, 2]
+
+
 def test_inputs_that_are_the_targets_are_still_inputs(training: Training) -> None:
     """An autoencoder's batch may hold one tensor twice: the last one is the targets, the first is not."""
     points = loader(1)[0][0]

@@ -105,13 +105,22 @@ def _last(batch: Any) -> Any:
 
 
 def inputs_of(batch: Any, targets: Any) -> Any:
-    """Return a batch without its targets: what is predicted from. A sequence of one item has no targets."""
+    """Return a batch without its targets: what is predicted from. A sequence of one item has no targets.
+
+    Args:
+        batch: The batch.
+        targets: What is in it as targets: an item, or several of them in a sequence or a mapping; None for nothing.
+    """
+    if targets is None and isinstance(batch, _CONTAINERS):
+        return dict(batch) if isinstance(batch, Mapping) else tuple(batch)
+    several = _parts(targets) if isinstance(targets, _CONTAINERS) else ()
+    left_out = {id(targets), *map(id, several)}
     if isinstance(batch, Mapping):
-        return {key: value for key, value in batch.items() if value is not targets or targets is None}
+        return {key: value for key, value in batch.items() if id(value) not in left_out}
     if isinstance(batch, tuple | list) and len(batch) > 1:
         if batch[-1] is targets:
             return tuple(batch[:-1])  # an autoencoder's may be the inputs too
-        return tuple(item for item in batch if item is not targets or targets is None)
+        return tuple(item for item in batch if id(item) not in left_out)
     return batch
 
 

@@ -164,12 +164,7 @@ class Run:
         accept: str | Iterable[str] = (),
     ) -> None:
         budget.check()
-        if not isinstance(aggregate, Aggregate):
-            message = (
-                f"a {type(aggregate).__qualname__} is no aggregate. Train Supervised(network, criterion, optimizer), "
-                f"or a class of your own: class Model(Aggregate)."
-            )
-            raise NotAnAggregate(message)
+        check_aggregate(aggregate)
         self.aggregate = aggregate
         self.producer = producer
         self.budget = budget
@@ -481,6 +476,20 @@ class Run:
             self.producer.dispatch(event)
         except StopIteration as stop:
             self.stop(stop)
+
+
+def check_aggregate(aggregate: object) -> None:
+    """Refuse what cannot be trained, nor asked.
+
+    Raises:
+        NotAnAggregate: It is something else, such as a network alone.
+    """
+    if not isinstance(aggregate, Aggregate):
+        message = (
+            f"a {type(aggregate).__qualname__} is no aggregate. Train Supervised(network, criterion, optimizer), "
+            f"or a class of your own: class Model(Aggregate)."
+        )
+        raise NotAnAggregate(message)
 
 
 def _place(progress: Progress) -> dict[str, int]:

@@ -25,7 +25,7 @@ from torchsystem.training.metrics import Measures
 from torchsystem.training.modes import modes_kept
 from torchsystem.training.prediction import Answers, Collate, Question, Transform, predict, state_of, tell_predicted
 from torchsystem.training.randomness import untouched
-from torchsystem.training.run import Epoch, Run, under_way
+from torchsystem.training.run import Epoch, Run, check_aggregate, under_way
 from torchsystem.training.search import tune_batch_size, tune_learning_rate
 from torchsystem.training.settings import Settings, settings
 from torchsystem.training.splits import (
@@ -232,6 +232,7 @@ class Training(Service):
             >>> Training().handle("predict", model, loader, transform=lambda scores: scores.argmax(1)).shape
             torch.Size([2])
         """
+        check_aggregate(aggregate)
         check_loader(loader, "predict")
         question = Question(loader, split, checked_limit(limit, least=0), transform, collate)
         state = state_of(aggregate, settings) if cache else ""
@@ -270,8 +271,10 @@ class Training(Service):
     def _alone(self, aggregate: Aggregate) -> Generator[Epoch]:
         """Make an epoch of which one split alone is gone through, and which is not counted.
 
-        A run that is under way, whose listener asks for it, finds its aggregate in the modes that it had.
+        A run that is under way, whose listener asks for it, finds its aggregate in the modes that it had; a loop of
+        one's own, that has an epoch trained so, counts what was trained.
         """
+        check_aggregate(aggregate)
         around = under_way(aggregate)
         if around is not None:
             around.tracker.save()
@@ -280,6 +283,8 @@ class Training(Service):
         modes = nullcontext() if around is None else modes_kept(aggregate)
         with interrupts(*self._signals), modes, run.under_way():
             yield Epoch(run)
+        if around is not None:
+            around.tracker.catch_up()
 
     def _epoch(
         self, epoch: Epoch, loaders: Mapping[str, Loader | Split], limit: int | None, settings: Settings

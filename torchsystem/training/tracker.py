@@ -66,6 +66,11 @@ class Tracker:
             self._optimizations = optimizations
             self._others = before - self._counted()
 
+    def catch_up(self) -> None:
+        """Count what others have trained meanwhile, as the aggregate's progress says."""
+        known = self._aggregate.progress
+        self.batch, self.batch_in_epoch, self.samples = known.batch, known.batch_in_epoch, known.samples
+
     def progress(self) -> Progress:
         """Return how far the run has come."""
         return Progress(self._aggregate.epoch, self.batch, self.batch_in_epoch, self.steps, self.samples, self.elapsed)

@@ -13,6 +13,7 @@ from torch.nn import Module
 from torchsystem.domain import Aggregate, Events
 from torchsystem.training.held import generators_in
 from torchsystem.training.randomness import capture, put_back, untouched
+from torchsystem.training.run import check_aggregate
 
 R = TypeVar("R")
 
@@ -30,7 +31,11 @@ def trial(aggregate: Aggregate, act: Callable[[Any], R], *sources: object) -> R:
 
     Returns:
         What it has led to.
+
+    Raises:
+        NotAnAggregate: It is something else that is to be copied.
     """
+    check_aggregate(aggregate)
     held = [generators_in(source) for source in sources]
     before = [capture(generators) for generators in held]
     try:
