@@ -13,7 +13,7 @@ import pytest
 from tests.plans import programs
 from tests.plans.fakes import Calls, expected, heard
 from torchsystem.errors import EngineBroken, InvalidPlan, StepFailure, UnreachableHandler
-from torchsystem.plans import Journal, MemoryJournal, Plan, Retry, StepFailed
+from torchsystem.plans import Journal, MemoryJournal, Plan, Retry, StepFailed, StepFinished
 from torchsystem.services import Consumer, Service
 
 if TYPE_CHECKING:
@@ -59,6 +59,30 @@ def test_a_failure_lets_what_is_under_way_come_to_its_end() -> None:
     states = [record.state for record in journal.records("graph")]
     assert states[:2] == ["failed", "finished"]
     assert states[3:] == ["left", "left"]
+
+
+def test_after_a_failure_nothing_begins_that_waited_for_what_is_under_way() -> None:
+    """Though its references are there now, and others are still under way."""
+    calls, all_three = Calls(), threading.Barrier(3, timeout=30)
+    failed, finished, listener = threading.Event(), threading.Event(), Consumer()
+
+    @listener.handler
+    def tell(event: StepFailed | StepFinished) -> None:
+        (failed if isinstance(event, StepFailed) else finished).set()
+
+    def fail() -> None:
+        all_three.wait()
+        raise LookupError("a step")
+
+    def end_after(event: threading.Event) -> None:
+        all_three.wait()
+        event.wait(30)
+
+    calls.behaviour = {0: fail, 1: lambda: end_after(failed), 2: lambda: end_after(finished)}
+    plan = calls.plan([[], [], [], [1]])
+    with plan.producer.connected(listener), pytest.raises(LookupError, match="a step"):
+        plan.run(MemoryJournal(), executor=lambda: ThreadPoolExecutor(3))
+    assert sorted(calls.made) == [0, 1, 2]
 
 
 def test_steps_run_in_other_processes_and_write_the_journal_there(tmp_path: Path) -> None:

@@ -145,7 +145,9 @@ class JournalContract(TransactionContract):
         assert journal.records("plan") == [a_step("a/0", 0, generation=1), a_step("b/0", 1)]
         assert journal.finish("plan", "a/0", 0, "1", 3.0).result is None
         assert journal.fail("plan", "a/0", 0, "no", 3.0).state == "left"
-        journal.start("plan", number, "a/0", "worker", 4.0)
+        started = journal.start("plan", number, "a/0", "worker", 4.0)
+        assert journal.fail("plan", "a/0", 0, "no", 4.5, worker="worker") == started
+        assert journal.finish("plan", "a/0", 0, "1", 4.5) == started
         journal.finish("plan", "a/0", 1, "2", 5.0)
         journal.reset("plan", number, ["a/0"])
         assert journal.records("plan") == [a_step("a/0", 0, generation=2), a_step("b/0", 1)]
