@@ -479,7 +479,7 @@ def test_temporary_files_lie_in_the_folder_of_the_run(tmp_path: Path) -> None:
 
 
 def test_what_killed_saves_have_left_is_cleaned_at_the_next_start(tmp_path: Path) -> None:
-    """Drafts, half removed ones, and folders without a manifest; nothing that is somebody else's."""
+    """Drafts, half removed ones, and folders whose manifest has not landed; nothing that is somebody else's."""
     saved(tmp_path, 1, 2)
     folder = tmp_path / "default" / "learner"
     left = [".saving-000003-0123abcd", ".deleting-000001-0123abcd", "000003-0123abcd"]
@@ -487,6 +487,7 @@ def test_what_killed_saves_have_left_is_cleaned_at_the_next_start(tmp_path: Path
     for name in left + others:
         (folder / name).mkdir()
         (folder / name / ("state.json" if name in left else "file")).touch()
+    (folder / left[-1] / "manifest.draft").touch()
     with Repository(tmp_path) as repository:
         assert repository.restore(Learner()).epoch == 2
         assert all((folder / name).exists() for name in left)  # who only reads leaves things alone
@@ -514,6 +515,21 @@ def test_what_others_put_there_is_neither_removed_nor_in_the_way(
         assert repository.save(advance(Learner(), 3)) is not None
         assert told(repository.restore(Learner())) == {3.0}
     assert kept.exists()
+
+
+def test_a_checkpoint_that_has_lost_its_manifest_is_not_removed(tmp_path: Path) -> None:
+    """It was whole once, and is no leftover of a save: whoever looks for it finds what is left of it."""
+    _, second = saved(tmp_path, 1, 2)
+    (second.folder / "manifest.json").unlink()
+    with Repository(tmp_path) as repository:
+        repository.claim()
+        assert (second.folder / "state.json").exists()
+        with pytest.warns(SkippedCheckpoint, match="its manifest is missing"):
+            assert repository.restore(Learner()).epoch == 1
+        third = repository.save(advance(Learner(), 3))
+        assert third is not None
+        assert third.number == 3
+        assert repository.restore(Learner()).epoch == 3
 
 
 def test_verify_reads_one_or_all(tmp_path: Path) -> None:

@@ -66,12 +66,15 @@ class Shelf:
             UnknownFormat: It is of another version.
         """
         folder = self.folder / name
-        if not self._is_finished(folder):
+        if self._is_unfinished(folder):
             return None
         try:
             checkpoint = from_manifest(self._files.read(folder / MANIFEST), folder)
-        except FileNotFoundError:
-            return None
+        except FileNotFoundError as error:
+            if self._is_unfinished(folder):
+                return None  # it was removed a moment ago
+            message = "its manifest is missing"
+            raise BrokenCheckpoint(message) from error
         except OSError as error:
             message = f"its manifest cannot be read ({error})"
             raise BrokenCheckpoint(message) from error
@@ -167,7 +170,7 @@ class Shelf:
     def clean(self) -> list[str]:
         """Remove what is left of saves and removals that never came to their end, and name it."""
         left = [name for name in self._files.list(self.folder) if LEFT.fullmatch(name)]
-        left += [name for name in self.names() if not self._is_finished(self.folder / name)]
+        left += [name for name in self.names() if self._is_unfinished(self.folder / name)]
         return [name for name in left if self._empty(self.folder / name)]
 
     def _write_parts(
@@ -205,18 +208,22 @@ class Shelf:
             raise BrokenCheckpoint(message)
         return data
 
-    def _is_finished(self, folder: Path) -> bool:
-        """Tell whether a folder has its manifest; a file of such a name is somebody else's, and no checkpoint."""
+    def _is_unfinished(self, folder: Path) -> bool:
+        """Tell whether a folder never became a checkpoint; a file of such a name is somebody else's, and none either.
+
+        A manifest is a draft until it lands, and the draft is removed last: where parts are without either, it is lost.
+        """
         with suppress(NotADirectoryError):
-            return MANIFEST in self._files.list(folder)
-        return False
+            names = self._files.list(folder)
+            return MANIFEST not in names and (DRAFT in names or not {MODULES, STATE, DATA} & {*names})
+        return True
 
     def _empty(self, folder: Path) -> bool:
         """Remove what is ours in a folder, and the folder itself unless there is anything else; tell whether it is."""
         with suppress(NotADirectoryError):
-            for name in self._files.list(folder):
-                if PART.fullmatch(name) or name in (DRAFT, MANIFEST):
-                    self._files.remove(folder / name)
+            ours = [name for name in self._files.list(folder) if PART.fullmatch(name) or name == DRAFT]
+            for name in sorted(ours, key=(MANIFEST, DRAFT).count):
+                self._files.remove(folder / name)
             others = self._files.list(folder)
             if not others:
                 with suppress(FileNotFoundError):
