@@ -89,7 +89,8 @@ class GradientsUpdated(Lifecycle):
     Attributes:
         optimizer: The name of the optimizer whose loss it was.
         index: The position of the batch in its group of accumulated batches, from 0.
-        steps: Whether the optimizer's step follows.
+        steps: Whether the optimizer's step follows. For the last group of a loader of unknown length nobody knows: its
+            step is made when there are no more batches.
     """
 
     optimizer: str

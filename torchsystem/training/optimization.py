@@ -172,7 +172,8 @@ class Optimization:
 
         Args:
             losses: How many losses each optimizer is still to get, so that the last group has the right size from its
-                beginning, and its step is made with its last loss. If nobody knows, `finish` corrects it.
+                beginning, and its step is made with its last loss. If nobody knows, `finish` corrects it; if more
+                come, whole groups follow.
         """
         if losses is not None:
             check_whole("begin: losses", losses, 0)

@@ -22,7 +22,10 @@ def device() -> str | torch.device:
 
 
 def precision() -> torch.dtype | None:
-    """Say in which type to compute what may be computed so (`torch.autocast`); None for the types as they are."""
+    """Say in which type to compute what may be computed so (`torch.autocast`); None for the types as they are.
+
+    It scales no losses: for `torch.float16` write `Optimization(precision="fp16")`, which does.
+    """
     return None
 
 

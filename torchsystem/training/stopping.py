@@ -12,7 +12,7 @@ Direction = Literal["min", "max"]
 
 
 class EarlyStopping(MetricWatch):
-    """Ask for a stop when a metric did not get better for some epochs.
+    """Ask for a stop when a metric did not get better for some epochs, of those in which its split is due.
 
     It can only ask: it enqueues a `StopIteration` in the aggregate's events, which takes effect when all facts of the
     epoch are out. What it remembers is its state, so that a run that goes on is as patient as one left alone.
@@ -20,7 +20,7 @@ class EarlyStopping(MetricWatch):
     Args:
         metric: What to watch, by split and name: `"validation/loss"`.
         direction: Whether lower (`"min"`) or higher (`"max"`) is better.
-        patience: How many epochs without anything better are one too many.
+        patience: How many epochs without anything better end the run; 1 or more.
         minimum_delta: By how much a value has to be better, to count.
         nan: What a value that is not a number means: `"stop"`, `"ignore"` (an epoch without anything better) or
             `"raise"`.
