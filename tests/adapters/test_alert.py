@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.training.fakes import Learner, loader
 from torchsystem.adapters.alert import Alert, Alerted
-from torchsystem.errors import InvalidAlert, InvalidState
+from torchsystem.errors import InvalidAlert, InvalidMetric, InvalidState
 from torchsystem.progress import Progress
 from torchsystem.services import Consumer
 from torchsystem.training import Training, device
@@ -101,6 +101,13 @@ def test_a_metric_that_is_not_there_is_said(caplog: pytest.LogCaptureFixture) ->
     alert.consume(ended(3, {"validation/los": 0.5}))
     alert.consume(TrainingEnded(Learner(), Progress(epoch=3), "over"))
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("value", ["text", None, 10**400, [1.0]])
+def test_a_metric_that_is_no_number_is_named(value: Any) -> None:
+    """It is neither within bounds nor out of them."""
+    with pytest.raises(InvalidMetric, match="'train/loss' is reported as"):
+        Alert("train/loss", above=1.0).consume(ended(1, {"train/loss": value}))
 
 
 def test_two_alerts_on_one_metric_have_two_names() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import ssl
 from collections.abc import Iterator
+from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from torchsystem.adapters.mail import Mail
 from torchsystem.adapters.plots import Plots
 from torchsystem.errors import InvalidMail, NonFiniteLoss, UnboundInterface
 from torchsystem.progress import Progress
-from torchsystem.services import Mailbox, mailbox
+from torchsystem.services import FOREVER, Mailbox, mailbox
 from torchsystem.training import Training, device
 from torchsystem.training.events import BatchEnded, EpochEnded, ProcessStarted, TrainingEnded, TrainingFailed
 
@@ -283,6 +285,72 @@ def test_attachments_that_would_make_it_too_large_are_named(server: Server, tmp_
     letter = plain(server).compose(ended(), [large])
     assert list(letter.iter_attachments()) == []
     assert f"Not attached, for its size: {large}" in letter.get_content()
+
+
+def test_a_mail_that_is_as_large_as_may_be_is_taken_by_most(tmp_path: Path, server: Server) -> None:
+    """As it is sent, not as the files are: many servers refuse more than 25 MB."""
+    large = tmp_path / "large.bin"
+    with large.open("wb") as stream:
+        stream.truncate(module.MOST)
+    letter = plain(server).compose(ended(), [large])
+    assert len(list(letter.iter_attachments())) == 1
+    assert len(letter.as_bytes()) < 25_000_000
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("mail.eml", "application/octet-stream"),  # as a message it would come without its content
+        ("runs.tar.gz", "application/octet-stream"),
+        ("loss.png", "image/png"),
+        ("history.csv", "text/csv"),
+        ("model", "application/octet-stream"),
+    ],
+)
+def test_attachments_come_as_they_are(server: Server, tmp_path: Path, name: str, kind: str) -> None:
+    """Byte by byte, whatever their names make them out to be."""
+    content = b"Subject: no header\r\n\r\n\xff\n"
+    (tmp_path / name).write_bytes(content)
+    letter = plain(server).compose(ended(), [tmp_path / name])
+    (attached,) = message_from_bytes(letter.as_bytes(), policy=policy.default).iter_attachments()
+    assert attached.get_content_type() == kind
+    assert attached.get_payload(decode=True) == content
+
+
+@pytest.mark.parametrize("path", [7, "a\0b", ["a list"], "no such\udcff", "."])
+def test_what_cannot_be_attached_keeps_no_mail_from_being_sent(server: Server, path: Any) -> None:
+    """What is no path, or leads to no file, is named in the text."""
+    mail, box = plain(server, attach=["pictures"]), Mailbox()
+    mail.dependency_overrides[mailbox] = lambda: box
+    box.write("pictures", path, keep=FOREVER)
+    mail.consume(ended())
+    assert "Not attached" in body(server)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_a_mail_waits_for_no_pipe(server: Server, tmp_path: Path) -> None:
+    """Into which perhaps nobody writes, ever."""
+    os.mkfifo(tmp_path / "pipe")
+    assert "for it is no file" in plain(server).compose(ended(), [tmp_path / "pipe"]).get_content()
+
+
+class Speechless(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("error", [Speechless(), ValueError("of \udcff"), OSError("no\0\r\nBcc: you@example.org")])
+def test_odd_errors_and_metrics_keep_no_mail_from_being_sent(server: Server, error: Exception) -> None:
+    """A mail that says why a run failed is worth more than how it says so."""
+    mail = plain(server)
+    odd: dict[str, Any] = {"train/a": None, "train/b": "text", "train/c": 10**400, "train/\udcff": 0.5}
+    mail.consume(EpochEnded(Learner(), Progress(epoch=1), odd))
+    mail.consume(TrainingFailed(Learner(), Progress(epoch=1, batch=3), error))
+    assert type(error).__name__ in body(server)
+    assert "train/b: text" in body(server)
+    assert server.recipients == [["me@example.org"]]
 
 
 def test_the_last_metrics_are_its_state(server: Server) -> None:

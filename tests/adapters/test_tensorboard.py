@@ -28,7 +28,14 @@ from torchsystem.adapters import writers as files
 from torchsystem.adapters.losses import LONGEST, Losses
 from torchsystem.adapters.tensorboard import TensorBoard, writer
 from torchsystem.domain.continuation import attach
-from torchsystem.errors import InvalidExample, InvalidOption, MissingMetric, MissingOptimization, UnsafeName
+from torchsystem.errors import (
+    InvalidExample,
+    InvalidMetric,
+    InvalidOption,
+    MissingMetric,
+    MissingOptimization,
+    UnsafeName,
+)
 from torchsystem.progress import Progress
 from torchsystem.services import Consumer
 from torchsystem.training import Supervised
@@ -41,6 +48,7 @@ from torchsystem.training.events import (
     Interrupted,
     ProcessStarted,
     TrainingEnded,
+    TrainingFailed,
     Validated,
 )
 from torchsystem.training.run import under_way
@@ -369,6 +377,30 @@ def test_a_run_that_fails_leaves_all_it_knew(tmp_path: Path) -> None:
     assert [step for step, _ in curve(tmp_path, "batch/loss")] == [1, 2, 3]
     assert "RuntimeError" in text(tmp_path, "failure")[0][1]
     assert set(threading.enumerate()) <= threads
+
+
+class Speechless(Exception):
+    """An error that cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("error", [Speechless(), ValueError("of \udcff")])
+def test_an_odd_failure_is_written_as_far_as_it_can_be(tmp_path: Path, error: Exception) -> None:
+    """Rather than to fail over it."""
+    board = TensorBoard(tmp_path)
+    board.consume(ProcessStarted(learner(), Progress()))
+    board.consume(TrainingFailed(learner(), Progress(), error))
+    assert type(error).__name__ in text(tmp_path, "failure")[0][1]
+
+
+@pytest.mark.parametrize("value", ["text", None, 10**400, [1.0], torch.ones(2)])
+def test_a_metric_that_is_no_number_is_named(tmp_path: Path, value: Any) -> None:
+    """Not by what TensorBoard's client makes of it."""
+    with TensorBoard(tmp_path) as board, pytest.raises(InvalidMetric, match="'loss' is reported as"):
+        board.consume(ProcessStarted(learner(), Progress()))
+        board.consume(EpochEnded(learner(), Progress(epoch=1), {"train/loss": value}))
 
 
 @pytest.mark.parametrize("last", [TrainingEnded(Aggregate(), Progress(), ""), Interrupted(Aggregate(), Progress(), 15)])

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from torchsystem.adapters.records import number
 from torchsystem.errors import InvalidAlert, InvalidState
 from torchsystem.services import Consumer, event, handler
 from torchsystem.training.events import EpochEnded, Lifecycle, TrainingEnded
@@ -96,11 +97,15 @@ class Alert(Consumer):
 
     @handler
     def watch(self, event: EpochEnded) -> None:
-        """Look at the metric of an epoch."""
-        value = event.metrics.get(self.metric)
-        if value is None:
+        """Look at the metric of an epoch.
+
+        Raises:
+            InvalidMetric: It is no number.
+        """
+        if self.metric not in event.metrics:
             self._miss(event)
             return
+        value = number(event.metrics[self.metric], self.metric)
         was_out, self.is_known = self.is_out, True
         self.is_out = self._leaves(value)
         if self.is_out and not was_out:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchsystem.adapters.files import replacing
-from torchsystem.adapters.records import FIELDS, Record, checked, line, read
+from torchsystem.adapters.records import FIELDS, Record, checked, line, number, read
 from torchsystem.adapters.requirements import require
 from torchsystem.adapters.residents import Resident
-from torchsystem.errors import InvalidMetric, InvalidState
+from torchsystem.errors import InvalidState
 from torchsystem.services import handler
 from torchsystem.training.events import (
     EpochEnded,
@@ -128,7 +128,7 @@ class History(Resident):
                 "step": step,
                 "phase": phase,
                 "metric": metric,
-                "value": _number(value, metric),
+                "value": number(value, metric),
                 "time": moment,
             }
             for metric, value in event.metrics.items()
@@ -264,14 +264,6 @@ class History(Resident):
             with file.open("a", encoding="utf-8", newline="\n") as stream:
                 stream.writelines(map(line, self.records[self._written :]))
         self._written = len(self.records)
-
-
-def _number(value: object, metric: str) -> float:
-    try:
-        return float(value)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError) as error:
-        message = f"metric {metric!r} is reported as {value!r}, which is no number: epoch.report(split, {{name: 0.5}})."
-        raise InvalidMetric(message) from error
 
 
 def _key(record: Record) -> tuple[int, str, str]:

@@ -7,17 +7,18 @@ import math
 import mimetypes
 import smtplib
 import ssl
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from pathlib import Path
-from traceback import format_exception_only
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 
+from torchsystem.adapters.causes import said, writable
 from torchsystem.errors import InvalidMail
 from torchsystem.services import Consumer, Depends, Mailbox, handler, mailbox
 from torchsystem.training.events import EpochEnded, Lifecycle, ProcessStarted, TrainingEnded, TrainingFailed
@@ -31,7 +32,7 @@ Security = Literal["starttls", "ssl", "none"]
 
 PORTS = {"starttls": 587, "ssl": 465, "none": 25}
 AFTER_ALL = 100  # after those who draw and measure at the end
-MOST = 20 * 2**20  # bytes of attachments; most servers take no more than 25 MB
+MOST = 17 * 2**20  # bytes of attachments, which are a third larger when sent; many servers take 25 MB at most
 
 
 class Mail(Consumer):
@@ -134,10 +135,9 @@ class Mail(Consumer):
         message["From"], message["To"] = self.sender, ", ".join(self.to)
         message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain="torchsystem.invalid")
         files, missing = _gather(paths)
-        message.set_content("\n".join([*_body(event, self._metrics), *missing, ""]))
+        message.set_content(writable("\n".join([*_body(event, self._metrics), *missing, ""])))
         for path, content in files.items():
-            kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-            main, _, sub = kind.partition("/")
+            main, sub = _kind(path)
             message.add_attachment(content, maintype=main, subtype=sub, filename=_one_line(path.name))
         return message
 
@@ -224,10 +224,26 @@ def _body(event: TrainingEnded | TrainingFailed, metrics: Mapping[str, float]) -
     if event.aggregate.is_initialized():
         lines.append(f"Id: {event.aggregate.id}")
     if metrics:
-        lines += ["", "Metrics of the last epoch:", *(f"  {name}: {value:.6g}" for name, value in metrics.items())]
+        lines += ["", "Metrics of the last epoch:", *(f"  {name}: {_shown(value)}" for name, value in metrics.items())]
     if isinstance(event, TrainingFailed):
-        lines += ["", *"".join(format_exception_only(event.error)).splitlines()]
+        lines += ["", *said(event.error).splitlines()]
     return lines
+
+
+def _shown(value: object) -> str:
+    """Show a metric; one that is no number is for others to refuse, and keeps no mail from being sent."""
+    try:
+        return f"{float(value):.6g}"  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    except (OverflowError, RuntimeError, TypeError, ValueError):
+        return str(value)
+
+
+def _kind(path: Path) -> tuple[str, str]:
+    """Return the type of an attachment. A message in a message is no bytes to a mail, and what is packed is packed."""
+    kind, packed = mimetypes.guess_type(path.name)
+    main, _, sub = (kind or "").partition("/")
+    is_plain = packed is None and main in {"application", "audio", "image", "text", "video"}
+    return (main, sub) if is_plain else ("application", "octet-stream")
 
 
 def _gather(paths: Iterable[str | Path]) -> tuple[dict[Path, bytes], list[str]]:
@@ -235,15 +251,22 @@ def _gather(paths: Iterable[str | Path]) -> tuple[dict[Path, bytes], list[str]]:
     files: dict[Path, bytes] = {}
     missing: list[str] = []
     size = 0
-    for path in dict.fromkeys(Path(path) for path in paths):
+    for name in paths:
         try:
-            if size + path.stat().st_size > MOST:
+            path = Path(name)
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # reading what others write to would wait for them
+                missing.append(f"Not attached, for it is no file: {path}")
+            elif size + status.st_size > MOST:
                 missing.append(f"Not attached, for its size: {path}")
-                continue
-            files[path] = path.read_bytes()
-            size += len(files[path])
+            elif path not in files:
+                files[path] = path.read_bytes()
+                size += len(files[path])
         except OSError as error:
-            missing.append(f"Not attached: {path} ({error.strerror})")
+            missing.append(f"Not attached: {name} ({error.strerror})")
+        except (TypeError, ValueError) as error:
+            missing.append(f"Not attached: {name!r} ({error})")
+    missing = list(dict.fromkeys(missing))
     for line in missing:
         logger.warning("%s", line)
     return files, ["", *missing] if missing else []

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from torchsystem.errors import InvalidState
+from torchsystem.errors import InvalidMetric, InvalidState
 
 
 class Record(TypedDict):
@@ -32,6 +32,19 @@ class Record(TypedDict):
 
 
 FIELDS = tuple(Record.__annotations__)
+
+
+def number(value: object, metric: str) -> float:
+    """Return the value of a metric as a number.
+
+    Raises:
+        InvalidMetric: It is none.
+    """
+    try:
+        return float(value)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    except (OverflowError, RuntimeError, TypeError, ValueError) as error:
+        message = f"metric {metric!r} is reported as {value!r}, which is no number: epoch.report(split, {{name: 0.5}})."
+        raise InvalidMetric(message) from error
 
 
 def line(record: Record) -> str:

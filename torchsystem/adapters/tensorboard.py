@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams.summary_v2 import (  # type: ignore[import-unty
 )
 from torch import Tensor
 
+from torchsystem.adapters.causes import said
 from torchsystem.adapters.examples import FirstExamples, show
 from torchsystem.adapters.histograms import gradients as gradients_of
 from torchsystem.adapters.histograms import weights as weights_of
@@ -31,6 +32,7 @@ from torchsystem.adapters.immediacy import demand_inline
 from torchsystem.adapters.losses import Losses
 from torchsystem.adapters.moments import StepMoments
 from torchsystem.adapters.parts import demand_optimization, describe, flat, learning_rates
+from torchsystem.adapters.records import number
 from torchsystem.adapters.redaction import redacted
 from torchsystem.adapters.residents import Resident
 from torchsystem.adapters.writers import Writers, writer, writers
@@ -191,7 +193,7 @@ class TensorBoard(Resident):
             split = event.split if isinstance(event, Validated) else "train"
             with writers.writing():
                 for name, value in event.metrics.items():
-                    writers(split).add_scalar(name, value, event.progress.epoch)
+                    writers(split).add_scalar(name, number(value, name), event.progress.epoch)
 
     @handler(order=BEFORE_CHECKPOINTS)
     def end_epoch(self, event: EpochEnded, writers: Writers = Depends(writers)) -> None:
@@ -200,16 +202,15 @@ class TensorBoard(Resident):
         with writers.writing():
             for key, value in event.metrics.items():
                 split, _, name = key.partition("/")
-                writers(split).add_scalar(name, value, event.progress.epoch)
+                writers(split).add_scalar(name, number(value, name), event.progress.epoch)
         self.flush()
 
     @handler(order=LAST - 1)
     def fail(self, event: TrainingFailed, writers: Writers = Depends(writers)) -> None:
         """Write how the run failed."""
         self._drain(writers)
-        text = f"{type(event.error).__qualname__}: {event.error}"
         with writers.writing():
-            writers().add_text("failure", text, event.progress.batch + 1)
+            writers().add_text("failure", said(event.error), event.progress.batch + 1)
 
     @handler(order=LAST)
     def end(self, _event: TrainingEnded | TrainingFailed | Interrupted) -> None:
