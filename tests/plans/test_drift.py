@@ -368,3 +368,64 @@ def test_an_interrupted_step_whose_code_changed_is_refused_or_accepted() -> None
     with pytest.raises(PlanDrift, match="its code was of version 1, and is of 2"):
         changed.run(journal)
     assert changed.run(journal, accept="code") == {"number": 0, "sum": 0}
+
+
+class Histories:
+    """A journal, and plans over it of which each result says how manyth it is, and what it was made from."""
+
+    def __init__(self) -> None:
+        self.journal = MemoryJournal()
+        self.done = 0
+        self.failing: str | None = None
+
+    def plan(self, steps: list[tuple[str, int]]) -> tuple[Plan, list[Any]]:
+        """Plan steps, `a` or `b`, of a number; one below 0 refers back by so many, if there are."""
+        service = Service()
+
+        def do(action: str, value: object) -> list[Any]:
+            if action == self.failing:
+                raise LookupError(action)
+            self.done += 1
+            return [f"{action}, no. {self.done}", value]
+
+        @service.handler
+        def a(value: object) -> list[Any]:
+            return do("a", value)
+
+        @service.handler
+        def b(value: object) -> list[Any]:
+            return do("b", value)
+
+        plan, references = Plan("history", [service]), list[Any]()
+        for action, value in steps:
+            references.append(plan.add(action, value=made_from(references, value)))
+        return plan, references
+
+
+def made_from(known: list[Any], value: int) -> Any:
+    """Return a number, or what is so far back."""
+    return known[value] if -len(known) <= value < 0 else value
+
+
+STEPS = st.lists(st.tuples(st.sampled_from("ab"), st.integers(-3, 2)), min_size=1, max_size=5)
+
+
+@given(st.lists(st.tuples(STEPS, st.sampled_from(["run", "reset", "a", "b"]), st.integers(0, 4)), max_size=7))
+def test_results_are_made_from_those_that_are_there(history: list[tuple[list[tuple[str, int]], str, int]]) -> None:
+    """Whatever a plan has been before, with failing steps and resets in between: no result is of one that is gone."""
+    world = Histories()
+    for steps, what, number in history:
+        plan, references = world.plan(steps)
+        if what == "reset":
+            plan.reset(references[number % len(steps)], world.journal)
+        world.failing = what
+        try:
+            plan.run(world.journal, accept="order")
+        except (PlanDrift, LookupError):
+            continue
+        done = world.done
+        results = [plan.run(world.journal, result=reference) for reference in references]
+        for place, (action, value) in enumerate(steps):
+            assert results[place][0].startswith(f"{action}, ")
+            assert results[place][1] == made_from(results[:place], value)
+        assert world.done == done
