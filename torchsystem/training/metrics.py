@@ -16,6 +16,7 @@ from torch import Tensor
 from torchsystem.errors import InvalidLoss, InvalidMetric, MetricMismatch, NonFiniteLoss
 from torchsystem.training.accumulators import Accumulator, Own, detached, is_accumulator
 from torchsystem.training.computed import Computed, Result, is_number, merged, read
+from torchsystem.training.kept import brought, joined, together
 
 Metric: TypeAlias = Callable[[Any, Any], Tensor] | Accumulator
 
@@ -185,7 +186,7 @@ class Measures:
             "names": list(self._order),
             "losses": self._stacked() if self._losses else None,
             "weights": list(self._weights),
-            "kept": {name: _joined(kept, self._weights) if kept else None for name, kept in self._kept.items()},
+            "kept": {name: joined(kept, self._weights) if kept else None for name, kept in self._kept.items()},
             "until": self._until,
             "sums": self._sums,
             "folded": self._folded,
@@ -210,12 +211,12 @@ class Measures:
                 f"Go on with the same metrics in the same order, or begin at the start of an epoch."
             )
             raise MetricMismatch(message)
-        here = {name: _brought(state[name], device) for name in ("losses", "sums", "bad")}
+        here = {name: brought(state[name], device) for name in ("losses", "sums", "bad")}
         self.reset()
         self._losses.extend([] if here["losses"] is None else here["losses"].unbind())
         self._weights.extend(state["weights"])
         for name, kept in self._kept.items():
-            value = _brought(state["kept"][name], device)
+            value = brought(state["kept"][name], device)
             kept.extend([] if value is None else [value])
         self._until = state["until"]
         self._sums, self._folded, self._bad = here["sums"], state["folded"], here["bad"]
@@ -242,7 +243,7 @@ class Measures:
     def _stacked(self) -> Tensor:
         """Return the losses that are kept as one tensor; only where that cannot be, all shapes are looked at."""
         try:
-            return torch.stack(_together(self._losses))
+            return torch.stack(together(self._losses))
         except RuntimeError:
             for loss in self._losses:
                 if loss.ndim:
@@ -256,7 +257,7 @@ class Measures:
         losses = self._stacked()
         wide = torch.float32 if losses.device.type == "mps" else torch.float64  # Apple's have no doubles
         weights = torch.tensor(self._weights, dtype=wide).to(losses.device, non_blocking=True)
-        gathered = [_joined(kept, self._weights) for kept in self._kept.values()]
+        gathered = [joined(kept, self._weights) for kept in self._kept.values()]
         numbers = [values.numel() for values in gathered]
         sums = [losses.to(wide) @ weights, *(values.sum(dtype=wide).to(losses.device) for values in gathered)]
         counts = torch.tensor([sum(self._weights), *numbers], dtype=wide)
@@ -298,31 +299,6 @@ def _check(name: str, metric: object) -> None:
 def _fitting(count: int, values: int) -> int:
     """Say how many batches may be kept, if so many have so many values."""
     return max(1, min(FOLD, ROOM * count // max(values, 1)))
-
-
-def _joined(kept: list[Tensor], weights: list[int]) -> Tensor:
-    """Join values, one without dimensions as many times as its batch has samples.
-
-    Args:
-        kept: What came of each batch; the first may be what was joined by who began.
-        weights: The samples of each batch.
-    """
-    batches = zip(_together(kept), weights[-len(kept) :], strict=True)
-    return torch.cat([value if value.ndim == 1 else _flat(value, weight) for value, weight in batches])
-
-
-def _flat(value: Tensor, weight: int) -> Tensor:
-    return value.reshape(-1) if value.ndim else value.expand(weight)
-
-
-def _together(values: list[Tensor]) -> list[Tensor]:
-    """Bring what was kept by another process, and taken up from its state, to where the rest is."""
-    device = values[-1].device
-    return values if values[0].device == device else [value.to(device) for value in values]
-
-
-def _brought(value: Tensor | None, device: torch.device | None) -> Tensor | None:
-    return value if value is None or device is None else value.to(device)
 
 
 def _refuse_shape(loss: Tensor) -> NoReturn:
