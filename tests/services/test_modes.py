@@ -399,6 +399,30 @@ def wait_for_background(producer: Producer) -> None:
         assert line.wait(line.accepted)
 
 
+@pytest.mark.parametrize("policy", ["stop", "finish", "isolate"])
+def test_a_failure_never_surfaces_where_its_own_event_is_dispatched(policy: Any) -> None:
+    """Also where the background is through before the dispatch is: it would be a matter of luck who is told."""
+    told: list[Exception] = []
+    gate, patient = Gate(open=True), Consumer()
+    gate.errors[0] = ValueError()
+    producer = Producer(failures=policy, on_failure=(lambda *f: told.append(f[0])) if policy == "isolate" else None)
+
+    @patient.handler
+    def wait(event: Ticked) -> None:
+        wait_for_background(producer)
+
+    producer.register(gate.consumer, delivery=background())
+    producer.register(patient)
+    producer.dispatch(Ticked(0))
+    assert told == []
+    try:
+        producer.dispatch(Ticked(1))
+    except (ValueError, ExceptionGroup) as error:
+        told.append(error.exceptions[0] if isinstance(error, ExceptionGroup) else error)
+    assert told == [gate.errors[0]]
+    producer.close()
+
+
 def test_a_failure_surfaces_at_the_next_dispatch_by_every_policy() -> None:
     """By `"finish"` it is in a group, by `"isolate"` it is told; also when nobody hears the next event."""
     told: list[Exception] = []
@@ -652,8 +676,9 @@ def test_a_log_of_what_is_dropped_may_dispatch(gate: Gate) -> None:
         producer.close(SECONDS)
     finally:
         logging.getLogger("torchsystem.services").removeHandler(teller)
+    producer.flush(SECONDS)
     assert len(heard) == 2
-    assert gate.heard == [0, 100]
+    assert gate.heard == [0, 100, 100]  # the last of them, of what was said at the close
 
 
 def test_another_queue_for_a_listener_that_comes_back_keeps_the_order(gate: Gate) -> None:

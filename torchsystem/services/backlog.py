@@ -6,7 +6,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -30,9 +30,13 @@ class Backlog:
         self._settlement = settlement
         self._everyone = everyone
         self._deferred: deque[tuple[tuple[Hearer, ...], Any, Context]] = deque()
+        self._due: deque[HandlerFailed] = deque()  # failures that the delivery under way lets be seen at its end
 
     def __del__(self) -> None:
-        """Say what nobody will deliver."""
+        """Say what nobody will deliver, and what nobody has seen."""
+        if self._due:
+            message = f"{len(self._due)} failures in the background were never seen: their producer was not closed"
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
         if self._deferred:
             message = f"{len(self._deferred)} deferred messages were lost: nobody called flush()"
             warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
@@ -64,15 +68,29 @@ class Backlog:
             finish_at_exit(self)  # of this process, which may be a child of the one where the listener was plugged in
         self._deferred.append((hearers, message, copy_context()))
 
+    def look(self, _message: object = None) -> None:
+        """Look for failures in the background before a message is delivered: its own are for the next one to tell."""
+        for line in self.lines:
+            if line.has_failed:
+                self._due.extend(line.take())
+
+    def due(self) -> list[HandlerFailed]:
+        """Return the failures in the background that were there when somebody looked, and that nobody has seen yet."""
+        failures: list[HandlerFailed] = []
+        while self._due:
+            with suppress(IndexError):  # another thread was quicker
+                failures.append(self._due.popleft())
+        return failures
+
     def take(self) -> list[HandlerFailed]:
-        """Return the failures in the background that nobody has seen yet."""
-        return [failure for line in self.lines for failure in line.take()]
+        """Return all failures in the background that nobody has seen yet."""
+        self.look()
+        return self.due()
 
     def surface(self, _message: object = None) -> None:
-        """Let failures in the background be seen."""
-        failures = self.take()
-        if failures:
-            self._settle(self._settlement(), failures)
+        """Let the failures be seen that were there before the message."""
+        if self._due:
+            self._settle(self._settlement(), self.due())
 
     def flush(self, timeout: float | None = None) -> None:
         """Deliver what is deferred, and wait until the background is idle; then let failures be seen.
@@ -115,6 +133,7 @@ class Backlog:
     def after_fork(self) -> None:
         """Begin with nothing: what waits at a fork is delivered by the parent."""
         self._deferred.clear()
+        self._due.clear()
 
     def at_exit(self, start: float) -> None:
         """Give the background the time it has, then say what is lost, and what failed unseen."""
@@ -141,7 +160,7 @@ class Backlog:
         self._check_that_it_can_wait()
         until = _after(timeout)
         try:
-            while self._deferred or any(line.left or line.has_failed for line in self.lines):
+            while self._deferred or self._due or any(line.left or line.has_failed for line in self.lines):
                 self._deliver(settlement, whatever=whatever)
                 for line in self.lines:
                     self._wait(line, until)

@@ -256,7 +256,7 @@ class Bus(Named, Generic[L]):
         if self._policy.everyone:
             return (partial(self._serve, hearers),) if hearers or self._backlog.lines else ()
         calls = tuple(hearer.call for hearer in hearers)
-        return (*calls, self._backlog.surface) if self._backlog.lines else calls
+        return (self._backlog.look, *calls, self._backlog.surface) if self._backlog.lines else calls
 
     def _route_to_nobody(self) -> Route:
         """Return what to call for a message that nobody hears: usually nothing."""
@@ -265,6 +265,7 @@ class Bus(Named, Generic[L]):
     def _serve(self, hearers: tuple[Hearer, ...], message: object) -> None:
         """Serve everyone, whoever fails."""
         served, failed = 0, None
+        self._backlog.look()
         try:
             for call, _ in hearers:
                 call(message)
@@ -278,5 +279,5 @@ class Bus(Named, Generic[L]):
             settlement.settle(HandlerFailed(failed, message, hearers[served].handler))
             failed = None  # or its traceback would hold it for ever
             settlement.serve(hearers[served + 1 :], message)
-        settlement.settle_all(self._backlog.take())
+        settlement.settle_all(self._backlog.due())
         settlement.conclude()
