@@ -111,6 +111,30 @@ def test_a_budget_is_kept_whatever_a_loader_says_of_its_length(training: Trainin
     assert model.optimization.steps == steps
 
 
+@pytest.mark.parametrize("name", ["train", "validation"])
+@pytest.mark.parametrize("data", [None, 3])
+def test_what_is_no_loader_is_refused_before_anything_is_learned(training: Training, name: str, data: Any) -> None:
+    """By the name of its split, and not when the others were gone through."""
+    model = Learner()
+    with pytest.raises(InvalidSplit, match=f"the loader of '{name}', a {type(data).__name__}, has no batches"):
+        training.handle("fit", model, {"train": loader(), "validation": loader(), name: data}, epochs=1)
+    assert model.calls == []
+    with pytest.raises(InvalidSplit, match=f"validate: a {type(data).__name__}, has no batches"):
+        training.handle("validate", model, data)
+
+
+def test_a_loader_that_refuses_to_say_its_length_has_none(training: Training) -> None:
+    """In whatever way it does."""
+
+    class Refusing(Stream):
+        def __len__(self) -> int:
+            raise NotImplementedError
+
+    model = supervised(accumulate=2)
+    training.handle("fit", model, {"train": Refusing(3)}, epochs=1)
+    assert model.optimization.steps == 2
+
+
 # splits that are not due
 
 

@@ -89,7 +89,7 @@ def count(loader: Any, limit: int | None) -> int | None:
     """Count the batches that a loader will give; None if nobody knows before."""
     try:
         length = len(loader)
-    except TypeError:
+    except (TypeError, NotImplementedError):
         return None
     return length if limit is None else min(length, limit)
 

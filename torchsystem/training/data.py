@@ -37,7 +37,7 @@ def description(loader: object) -> dict[str, Plain]:
 def _length(name: str, sized: object) -> dict[str, Plain]:
     try:
         return {name: len(sized)} if isinstance(sized, Sized) else {}
-    except TypeError:
+    except (TypeError, NotImplementedError):
         return {}
 
 

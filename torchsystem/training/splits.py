@@ -60,22 +60,24 @@ def check_methods(aggregate: object, loaders: Mapping[str, object]) -> None:
 
 
 def check_loader(loader: object, handler: str) -> None:
-    """Refuse loaders by split where one is wanted.
+    """Refuse loaders by split where one is wanted, and what is no loader.
 
     Raises:
-        InvalidSplit: They are several.
+        InvalidSplit: They are several, or nothing that could be gone through.
     """
     if isinstance(loader, Mapping):
         message = f"{handler}: takes one loader, and not several by split. Write {handler}(model, loaders['...'])."
         raise InvalidSplit(message)
+    _refuse_other(loader, f"{handler}: a")
 
 
 def check_batches(loader: Loader, split: str) -> None:
-    """Refuse a loader that is known to have no batches: nothing would come of it, and nobody would notice.
+    """Refuse what is no loader, or is known to have no batches: nothing would come of it, and nobody would notice.
 
     Raises:
-        InvalidSplit: It has none.
+        InvalidSplit: It is none, or has none.
     """
+    _refuse_other(loader, f"the loader of {split!r}, a")
     if count(loader, None) == 0:
         message = f"the loader of {split!r} has no batches. Look at its data, and at drop_last; or leave the split out."
         raise InvalidSplit(message)
@@ -90,6 +92,12 @@ def refuse_empty(loader: object, split: str, limit: int | None) -> NoReturn:
     within = "" if limit is None else f" within limit={limit}"
     message = f"the loader of {split!r}, a {type(loader).__qualname__}, gave no batches{within}. Look at its data."
     raise InvalidSplit(message)
+
+
+def _refuse_other(loader: object, what: str) -> None:
+    if not (hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")):
+        message = f"{what} {type(loader).__qualname__}, has no batches. Give a DataLoader, or a list of them."
+        raise InvalidSplit(message)
 
 
 def loader_of(split: Loader | Split) -> Loader:

@@ -91,7 +91,7 @@ def has_length(sampler: object) -> bool:
     """Tell whether a sampler ends, as far as one can ask."""
     try:
         return isinstance(sampler, Sized) and len(sampler) >= 0
-    except TypeError:  # a batch sampler has a length only if what it samples from has one
+    except (TypeError, NotImplementedError):  # a batch sampler has a length only if what it samples from has one
         return False
 
 
