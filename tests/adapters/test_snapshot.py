@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from torch import nn, optim
 from tests.adapters.boards import learner, loaders, training
 from torchsystem import Aggregate
 from torchsystem.adapters import provenance
+from torchsystem.adapters.redaction import redacted
 from torchsystem.adapters.snapshot import Snapshot
 from torchsystem.errors import InvalidOption
 from torchsystem.progress import Progress
@@ -116,6 +118,73 @@ def test_secrets_are_left_out(tmp_path: Path) -> None:
     assert "hush" not in shown
     assert kept(tmp_path)["parts"]["nn"]["arguments"]["api_key"] == "(hidden)"
     assert set(kept(tmp_path)["environment"]) <= set(provenance.ENVIRONMENT)
+
+
+SECRETS: list[Any] = [
+    {"password": 4321},
+    {"auth": ("hush", "hush")},
+    {"passwords": ["hush"]},
+    {"credentials": {"user": "hush", "value": "hush"}},
+    {"apiToken": b"hush"},
+    {"cookie": "hush"},
+    {"signing_key": "hush"},
+    {"settings": SimpleNamespace(api_key="hush")},
+    "postgres://me:a@hush@host/data",
+    "https://host/data?lines=3&api_key=hush",
+    "https://host/data?sig=hush",
+    "Server=host;Password=hush;",
+    "Authorization: Bearer hush",
+    "token='hu sh'",
+    '{"password": "hu sh"}',
+    "hf_hushhushhushhushhush",
+    "AKIAHUSHHUSHHUSH",
+    "-----BEGIN RSA PRIVATE KEY-----\nhush",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS, ids=repr)
+def test_a_secret_is_known_by_its_name_and_by_its_form(secret: Any) -> None:
+    """Wherever it stands, and of whatever kind it is."""
+    shown = json.dumps(redacted({"nested": [secret]}), default=str).casefold()
+    assert "(hidden)" in shown
+    assert all(word not in shown for word in ("hush", "hu sh", "4321"))
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"max_tokens": 5, "tokens": ["<s>"], "tokenizer": "bpe", "max_token": 7, "author": "me", "key": "epoch"},
+        {"token": {"name": "Embedding", "arguments": {"width": 3}}},
+        "Sequential((token): Embedding(3, 4), (auth): Linear(in_features=1))",
+        "https://host/data?lines=3",
+        "sk-gradient-boosting",
+        {"use_auth": True, "token": None},
+    ],
+    ids=repr,
+)
+def test_what_is_no_secret_is_kept(harmless: Any) -> None:
+    """Numbers of tokens, and parts that are called so."""
+    assert redacted(harmless) == harmless
+
+
+def test_long_texts_are_looked_through_at_once() -> None:
+    """As that of a large value: however it is made, no time is lost over it."""
+    for text in ("token" * 50_000, "a" * 200_000 + "=", "key " * 50_000, "token" + " " * 200_000):
+        assert redacted(text) == text
+
+
+def test_a_variable_that_was_named_is_not_a_secret_that_is_told(tmp_path: Path) -> None:
+    """Whoever names it wants to know that it was there, and not have it on disk."""
+    program = (
+        "import sys; from torchsystem import Aggregate; from torchsystem.progress import Progress;"
+        "from torchsystem.adapters.snapshot import Snapshot; from torchsystem.training.events import ProcessStarted;"
+        "snapshot = Snapshot(sys.argv[1], environment=['HF_TOKEN', 'DATA_VERSION'], patch=False);"
+        "snapshot.consume(ProcessStarted(type('Model', (Aggregate,), {})(), Progress()))"
+    )
+    variables = {**os.environ, "HF_TOKEN": "hush", "DATA_VERSION": "7", "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=variables, check=True)  # noqa: S603 - all of it is ours
+    found = kept(tmp_path)["environment"]
+    assert (found["HF_TOKEN"], found["DATA_VERSION"]) == ("(hidden)", "7")
 
 
 @pytest.fixture

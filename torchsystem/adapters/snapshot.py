@@ -32,8 +32,8 @@ class Snapshot(Resident):
     - `source.py`: the file in which the class of the aggregate is written;
     - `uncommitted.patch`: what tracked files have that the commit has not.
 
-    Of the environment nothing is written but the variables that are named. What looks like a secret, among settings and
-    in the command line, is hidden.
+    Of the environment nothing is written but the variables that are named. What looks like a secret, among those, among
+    settings and in the command line, is hidden.
 
     Args:
         path: The folder to write in. Without one it is that of the experiment, as for every `Resident`.
@@ -120,7 +120,7 @@ class Snapshot(Resident):
             "hyperparameters": redacted(self.hyperparameters),
             "seed": torch.initial_seed(),
             "command": provenance.arguments(),
-            "environment": provenance.environment(self.environment),
+            "environment": redacted(provenance.environment(self.environment)),
             "machine": provenance.machine(),
             "libraries": provenance.libraries(),
         }
