@@ -14,10 +14,12 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor, nn, optim, tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -243,6 +245,18 @@ def test_the_configuration_is_text_without_secrets(tmp_path: Path) -> None:
     assert step == 1
     assert described["optimizer"]["arguments"]["lr"] == 0.5
     assert described["hyperparameters"] == {"batch size": 8, "data": {"token": "(hidden)", "crop": 28}}
+
+
+def test_scalars_among_hyperparameters_are_numbers(tmp_path: Path) -> None:
+    """As sweeps make them, of numpy and torch: words could not be compared in a table."""
+    given = {"rate": np.float32(0.5), "width": np.int64(3), "drop": tensor(0.25), "shape": np.zeros(2), "none": None}
+    training(TensorBoard(tmp_path, hyperparameters=given)).fit(learner(), loaders(), epochs=1)
+    [(_, shown)] = text(tmp_path, "configuration")
+    kept = json.loads(shown.removeprefix("```json\n").removesuffix("\n```"))["hyperparameters"]
+    assert kept == {"rate": 0.5, "width": 3, "drop": 0.25, "shape": "[0. 0.]", "none": None}
+    said = read(tmp_path).SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    hparams = HParamsPluginData.FromString(said).session_start_info.hparams
+    assert (hparams["rate"].number_value, hparams["width"].number_value, hparams["drop"].number_value) == (0.5, 3, 0.25)
 
 
 def test_histograms_come_on_their_interval(tmp_path: Path) -> None:

@@ -134,8 +134,22 @@ def flat(description: Mapping[str, Any], prefix: str = "") -> dict[str, bool | i
         elif isinstance(value, Mapping):
             found |= flat(value, f"{name}.")
         else:
-            found[name] = value if isinstance(value, bool | int | float | str) else str(value)
+            known = scalar(value)
+            found[name] = known if isinstance(known, bool | int | float | str) else str(known)
     return found
+
+
+def scalar(value: Any) -> Any:
+    """Return a scalar of numpy or torch as the number that it is, what is plain as it is, and anything else as text.
+
+    Examples:
+        >>> import torch
+        >>> scalar(torch.tensor(3)), scalar(0.1), scalar(None)
+        (3, 0.1, 'None')
+    """
+    if isinstance(value, bool | int | float | str):
+        return value
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else str(value)
 
 
 def _attributes(aggregate: Aggregate) -> Iterator[tuple[str, Any]]:

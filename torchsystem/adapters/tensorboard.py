@@ -31,7 +31,7 @@ from torchsystem.adapters.histograms import write_histograms
 from torchsystem.adapters.immediacy import demand_inline
 from torchsystem.adapters.losses import Losses
 from torchsystem.adapters.moments import StepMoments
-from torchsystem.adapters.parts import demand_optimization, describe, flat, learning_rates
+from torchsystem.adapters.parts import demand_optimization, describe, flat, learning_rates, scalar
 from torchsystem.adapters.records import number
 from torchsystem.adapters.redaction import redacted
 from torchsystem.adapters.residents import Resident
@@ -175,7 +175,7 @@ class TensorBoard(Resident):
         """Write what is trained: its configuration as text, and its hyper-parameters."""
         root: Any = writers()  # torch does not tell type checkers that it has a `file_writer`
         described, given = redacted(describe(event.aggregate)), redacted(self.hyperparameters)
-        text = json.dumps({**described, "hyperparameters": given}, indent=2, default=str)
+        text = json.dumps({**described, "hyperparameters": given}, indent=2, default=scalar)
         root.add_text("configuration", f"```json\n{text}\n```", event.progress.batch + 1)
         trial = "/".join(writers.folder.absolute().parts[-4:])  # of equal ones TensorBoard would show one
         root.file_writer.add_summary(hparams_pb({**flat(described), **flat(given)}, trial_id=trial), 0)
