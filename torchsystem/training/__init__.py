@@ -22,13 +22,13 @@ assert history[-1]["validation/accuracy"] == 1.0
 """
 
 from torchsystem.training.averaging import WeightAverage
+from torchsystem.training.epoch import Epoch
 from torchsystem.training.guards import StopOnDegeneratePredictions, StopOnNonFinite, StopOnThreshold
 from torchsystem.training.interrupts import interrupts
 from torchsystem.training.loop import batches, epochs
 from torchsystem.training.metrics import accuracy
 from torchsystem.training.optimization import Optimization
 from torchsystem.training.randomness import seed
-from torchsystem.training.run import Epoch
 from torchsystem.training.service import Training
 from torchsystem.training.settings import device, metrics, precision
 from torchsystem.training.splits import Split

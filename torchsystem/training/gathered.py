@@ -1,4 +1,4 @@
-"""What was gathered in an epoch so far: metrics, the splits that are done, and whatever somebody wants kept."""
+"""An epoch so far: its metrics, the splits that are done or under way, and whatever somebody wants kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from torchsystem.domain.plain import Plain, like, plain
-from torchsystem.errors import UnkeepableValue
+from torchsystem.errors import InvalidSplit, UnkeepableValue
 
 
 class Stateful(Protocol):
@@ -29,13 +29,17 @@ class Gathered:
     Attributes:
         metrics: What was reported, by split and name: `"validation/loss"`.
         done: The splits that were gone through.
+        entered: The splits under way, the inner one last, and how many batches they have; None where nobody knows.
+        waiting: The splits that were not due in it.
     """
 
-    __slots__ = ("_behind", "_kept", "_waiting", "done", "metrics")
+    __slots__ = ("_behind", "_kept", "_waiting", "done", "entered", "metrics", "waiting")
 
     def __init__(self, state: Plain) -> None:
         self.metrics: dict[str, float] = dict(state.get("metrics", {}))
         self.done: list[str] = list(state.get("done", ()))
+        self.entered: dict[str, int | None] = {}
+        self.waiting: set[str] = set()
         self._behind: list[str] = list(self.done)  # what need not be gone through again
         self._kept: dict[str, Stateful] = {}
         self._waiting: dict[str, Plain] = dict(state.get("kept", {}))
@@ -81,6 +85,48 @@ class Gathered:
             return True
         return False
 
+    def enter(self, split: str, expected: int | None) -> None:
+        """Note that a split is under way, within a batch of the one that was so before.
+
+        Raises:
+            InvalidSplit: It is under way already.
+        """
+        if split in self.entered:
+            message = f"the split {split!r} is being gone through already. Give the one in it another name: split=..."
+            raise InvalidSplit(message)
+        self.entered[split] = expected
+
+    def leave(self, split: str) -> None:
+        """Note that a split is under way no longer; one within a batch of another is done with that."""
+        self.entered.pop(split)
+        if not self.entered:
+            self.done.append(split)
+
+    def innermost(self) -> tuple[str | None, int | None]:
+        """Return the split under way, and how many batches it has."""
+        return next(reversed(self.entered.items()), (None, None))
+
+    def is_amid(self, split: str, *, exact: bool) -> bool:
+        """Tell whether a split is gone through within a batch of another one, which is not done yet.
+
+        Args:
+            split: Its name.
+            exact: Whether the run is to go on exactly.
+
+        Raises:
+            InvalidSplit: It is the other one, so that the two are gone through side by side, and nobody could tell
+                where each is; but the run is to go on exactly.
+        """
+        inner = next(reversed(self.entered), split)
+        if inner != split and exact:
+            message = (
+                f"the splits {split!r} and {inner!r} are gone through at the same time, where a run cannot be "
+                f"continued exactly. Make one loader of both, such as one over torch.utils.data.StackDataset, or "
+                f"accept that a run that goes on may differ: Checkpoints(..., exact=False)."
+            )
+            raise InvalidSplit(message)
+        return inner == split and len(self.entered) > 1
+
     def state(self) -> dict[str, Plain]:
         """Return what was gathered.
 
@@ -94,5 +140,6 @@ class Gathered:
         return {
             "metrics": dict(self.metrics),
             "done": list(self.done),
+            "entered": list(self.entered),
             "kept": self._waiting | {name: plain(thing.state_dict(), name) for name, thing in self._kept.items()},
         }

@@ -33,11 +33,12 @@ from torchsystem.services import Mailbox, Producer, Timers
 from torchsystem.training.batches import count, samples_in
 from torchsystem.training.budget import Budget, checked_limit
 from torchsystem.training.cursor import Cursor
+from torchsystem.training.epoch import Epoch, opened, taken_up
 from torchsystem.training.events import BatchEnded, BatchStarted
 from torchsystem.training.held import generators_of, generators_of_modules
 from torchsystem.training.interrupts import notes
 from torchsystem.training.randomness import untouched
-from torchsystem.training.run import Epoch, Run
+from torchsystem.training.run import Run
 from torchsystem.training.splits import refuse_empty
 from torchsystem.training.tracker import Clock
 
@@ -95,9 +96,9 @@ def lived(run: Run) -> Generator[Epoch]:
     run.is_whole = True
     with run.under_way():
         try:
-            epoch = run.begin()
+            epoch = taken_up(run)
             while run.goes_on():
-                run.epoch = epoch = run.new_epoch() if epoch is None else epoch
+                epoch = opened(run) if epoch is None else epoch
                 yield epoch
                 if run.is_cut:
                     break

@@ -11,9 +11,9 @@ import torch
 from torchsystem.domain import Aggregate
 from torchsystem.registry import fingerprint
 from torchsystem.training.batches import call, inputs_of, joined, targets_of
+from torchsystem.training.epoch import Epoch
 from torchsystem.training.events import BatchPredicted, Predicted
 from torchsystem.training.loop import seen
-from torchsystem.training.run import Epoch
 from torchsystem.training.settings import Settings
 
 Transform: TypeAlias = Callable[[Any], Any]

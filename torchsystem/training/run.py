@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from torchsystem.domain import Aggregate
 from torchsystem.domain.continuation import take
 from torchsystem.domain.plain import Plain
-from torchsystem.errors import InvalidSplit, MismatchedRun, NotAnAggregate
+from torchsystem.errors import MismatchedRun, NotAnAggregate
 from torchsystem.progress import Progress
 from torchsystem.services import Mailbox, Producer, Timers
 from torchsystem.training.budget import Budget
 from torchsystem.training.cursors import Cursors
 from torchsystem.training.events import (
     EpochEnded,
-    EpochStarted,
     GradientsUpdated,
     Interrupted,
     Lifecycle,
     OptimizerStepped,
     ProcessStarted,
-    Trained,
     TrainingEnded,
     TrainingFailed,
     TrainingStarted,
-    Validated,
 )
 from torchsystem.training.gathered import Gathered
 from torchsystem.training.held import generators_of_modules
@@ -44,92 +39,6 @@ from torchsystem.training.tracker import Clock, Tracker
 VERSION = 2  # of the form of a run's state
 
 _under_way: WeakKeyDictionary[Aggregate, Run] = WeakKeyDictionary()
-
-
-class Epoch(Gathered):
-    """One epoch under way.
-
-    Attributes:
-        number: How many epochs were finished before it.
-        metrics: What was reported in it, by split and name: `"validation/loss"`.
-        waiting: The splits that were not due in it.
-    """
-
-    __slots__ = ("before", "entered", "fitted", "number", "run", "waiting")
-
-    def __init__(self, run: Run, state: Plain | None = None) -> None:
-        super().__init__({} if state is None else state)
-        self.run = run
-        self.number = run.aggregate.epoch
-        self.before = run.tracker.progress() if state is None else Progress(**state["before"])
-        self.waiting: set[str] = set()
-        self.entered: dict[str, int | None] = {}  # the splits under way, the inner one last, and their batches
-        self.fitted: tuple[Any, Any] = (None, None)  # predictions and loss of the last batch, for who hears of it
-
-    def report(self, split: str, metrics: Mapping[str, float]) -> None:
-        """Make the metrics of a split known: `Trained` for `"train"`, `Validated` for any other."""
-        self.metrics |= {f"{split}/{name}": value for name, value in metrics.items()}
-        run = self.run
-        if split == "train":
-            run.tell(Trained, metrics)
-        else:
-            run.tell(Validated, split, metrics)
-
-    @contextmanager
-    def through(self, split: str, expected: int | None) -> Generator[None]:
-        """Go through a split, within a batch of another one if that is under way; it counts as such a batch does.
-
-        One that a loop of the user's own has left is not entered again by whoever goes on in this epoch.
-
-        Args:
-            split: Its name.
-            expected: How many batches it has; None if nobody knows.
-
-        Raises:
-            InvalidSplit: It is under way already.
-        """
-        run, was_cut = self.run, self.run.is_cut
-        if split in self.entered:
-            message = f"the split {split!r} is being gone through already. Give the one in it another name: split=..."
-            raise InvalidSplit(message)
-        if self.entered:
-            run.when_safe(_nothing)  # so that whoever goes on with the outer one looks whether the inner one is done
-        self.entered[split] = expected
-        run.split, run.expected = split, expected
-        try:
-            yield
-        except GeneratorExit:
-            self._leave(split)
-            raise
-        if run.is_cut == was_cut:
-            self._leave(split)
-
-    def _leave(self, split: str) -> None:
-        self.entered.pop(split)
-        if not self.entered:
-            self.done.append(split)
-        self.run.split, self.run.expected = next(reversed(self.entered.items()), (None, None))
-
-    def is_amid(self, split: str) -> bool:
-        """Tell whether a split is gone through within a batch of another one, which is not done yet.
-
-        Raises:
-            InvalidSplit: It is the other one, so that the two are gone through side by side, and nobody could tell
-                where each is; but the run is to go on exactly.
-        """
-        inner = next(reversed(self.entered), split)
-        if inner != split and self.run.cursors.are_exact:
-            message = (
-                f"the splits {split!r} and {inner!r} are gone through at the same time, where a run cannot be "
-                f"continued exactly. Make one loader of both, such as one over torch.utils.data.StackDataset, or "
-                f"accept that a run that goes on may differ: Checkpoints(..., exact=False)."
-            )
-            raise InvalidSplit(message)
-        return inner == split and len(self.entered) > 1
-
-    def state(self) -> dict[str, Plain]:
-        """Return how far the epoch is, and what was gathered in it."""
-        return {**super().state(), "before": asdict(self.before), "entered": list(self.entered)}
 
 
 class Run:
@@ -175,7 +84,7 @@ class Run:
         self.history: list[dict[str, float]] = []
         self.split: str | None = None
         self.expected: int | None = None
-        self.epoch: Epoch | None = None
+        self.epoch: Gathered | None = None  # what is known of the one under way
         self.is_whole = False
         self.is_continued = False
         self.reason: str | None = None  # why the run is to end, as soon as the facts of the epoch are out
@@ -229,7 +138,7 @@ class Run:
             InvalidSplit: The run is to go on exactly, and two splits are gone through at the same time.
             SystemExit: A signal came; its code is 128 and the signal's number.
         """
-        if split is not None and self.epoch is not None and self.epoch.is_amid(split):
+        if split is not None and self.epoch is not None and self.epoch.is_amid(split, exact=self.cursors.are_exact):
             return
         if self.timers is not None:
             for elapsed in self.timers.poll():
@@ -290,11 +199,11 @@ class Run:
             "loaders": self.cursors.state(() if epoch is None else epoch.entered),
         }
 
-    def begin(self) -> Epoch | None:
+    def begin(self) -> Plain | None:
         """Take up the run that the aggregate was restored from, if there is one, and tell that the run begins.
 
         Returns:
-            The epoch that it was in the middle of.
+            The state of the epoch that it was in the middle of; None if it was in none.
 
         Raises:
             UnnamedListener: The run is to be kept, and a listener that remembers something cannot be told apart.
@@ -314,8 +223,7 @@ class Run:
             return None
         put_back(state["randomness"])
         put_back(state["own"], generators_of_modules(self.aggregate))
-        self.epoch = None if state["epoch"] is None else Epoch(self, state["epoch"])
-        return self.epoch
+        return state["epoch"]
 
     def goes_on(self) -> bool:
         """Tell whether there is something left to do; note why not."""
@@ -327,17 +235,14 @@ class Run:
         """Tell whether a metric is of a split that was not due in the epoch under way, and so may come later."""
         return self.epoch is not None and metric.rpartition("/")[0] in self.epoch.waiting
 
-    def new_epoch(self) -> Epoch:
-        """Begin an epoch."""
+    def prepare_epoch(self) -> None:
+        """Make ready for an epoch: let go of messages of the last one, and count its batches from 0."""
         if self.mailbox is not None and self.history:
             self.mailbox.end_of_epoch()
         self._look_again()
         self.tracker.batch_in_epoch = 0
-        epoch = self.epoch = Epoch(self)
-        self.tell(EpochStarted)
-        return epoch
 
-    def finish(self, epoch: Epoch) -> None:
+    def finish(self, epoch: Gathered) -> None:
         """Count the epoch and make its facts known; only then may whoever asked for a stop have it."""
         try:
             self.aggregate.epoch += 1
@@ -494,10 +399,6 @@ def check_aggregate(aggregate: object) -> None:
 
 def _place(progress: Progress) -> dict[str, int]:
     return {"epoch": progress.epoch, "batch": progress.batch, "samples": progress.samples}
-
-
-def _nothing() -> None:
-    """Do nothing, but have somebody look."""
 
 
 def under_way(aggregate: Aggregate) -> Run | None:

@@ -17,6 +17,7 @@ from torchsystem.training.accumulators import detached
 from torchsystem.training.alone import learning_alone
 from torchsystem.training.batches import call, joined, refuse_outcome, samples_in, targets_of
 from torchsystem.training.budget import Budget, checked_limit
+from torchsystem.training.epoch import Epoch
 from torchsystem.training.events import BatchEnded
 from torchsystem.training.held import generators_of, generators_of_modules
 from torchsystem.training.interrupts import DEFAULT, checked, interrupts
@@ -25,7 +26,7 @@ from torchsystem.training.metrics import Measures
 from torchsystem.training.modes import modes_kept
 from torchsystem.training.prediction import Answers, Collate, Question, Transform, predict, state_of, tell_predicted
 from torchsystem.training.randomness import untouched
-from torchsystem.training.run import Epoch, Run, check_aggregate, under_way
+from torchsystem.training.run import Run, check_aggregate, under_way
 from torchsystem.training.search import tune_batch_size, tune_learning_rate
 from torchsystem.training.settings import Settings, settings
 from torchsystem.training.splits import (
