@@ -91,6 +91,29 @@ def test_backward_is_outside_of_autocast() -> None:
     assert inside == [False]
 
 
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}, {"accumulate": 2}])
+@pytest.mark.parametrize("several", [False, True])
+def test_an_optimizer_that_no_loss_has_reached_is_stepped_as_without_a_scaler(
+    several: bool,  # noqa: FBT001
+    options: Any,
+) -> None:
+    """While its part is frozen, say: the scaler has nothing to say about it, and goes on when a loss reaches it."""
+
+    def trained(precision: Any) -> tuple[int, Tensor, Tensor]:
+        torch.manual_seed(0)
+        model, other = network(), nn.Linear(4, 1)
+        optimizers: Any = {"model": sgd(model), "other": sgd(other)} if several else sgd(other)
+        optimization = Optimization(optimizers, precision=precision, **options)
+        for reaches in (False, True, False, True):
+            for _ in range(options.get("accumulate", 1)):
+                optimization.step(loss_of(model) + (loss_of(other) if reaches else 0))
+        return optimization.steps, weights(model), weights(other)
+
+    (scaled, *ours), (plain, *expected) = trained("fp16"), trained(None)
+    assert scaled == plain == (8 if several else 4)
+    assert all(map(torch.allclose, ours, expected))
+
+
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 1.0}])
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_skipped_step_is_no_step(fused: bool, options: Any) -> None:  # noqa: FBT001

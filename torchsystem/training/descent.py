@@ -129,7 +129,7 @@ class Descent:
         Raises:
             InvalidLoss: It has not.
         """
-        if not self.count and next(self.gradients(), None) is None:
+        if not self.count and not self.has_gradients:
             message = (
                 f"the loss for the optimizer {self.name!r} depends on none of its parameters that require a gradient, "
                 f"so there is nothing to learn from it. Is it the loss of another optimizer, or detached from them?"
@@ -141,6 +141,11 @@ class Descent:
         for parameter in self.parameters():
             if parameter.grad is not None:
                 yield parameter.grad
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether any loss has reached its parameters; a scaler knows nothing to do with an optimizer without."""
+        return next(self.gradients(), None) is not None
 
     def begin(self, losses: int | None) -> None:
         """Begin an epoch, with so many losses to come. Gradients that belong to no group are forgotten."""
@@ -177,7 +182,7 @@ class Descent:
         if self._clip_norm is not None:
             clip_grad_norm_(self.parameters(), self._clip_norm)
         with lowered(self.optimizer, self.factor) if self.is_warming_up else nullcontext():
-            if scaler is None:
+            if scaler is None or not self.has_gradients:
                 self.optimizer.step()
             elif not step_scaled(scaler, self.optimizer):
                 return False

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchsystem.training.assembly import assemble
 from torchsystem.training.descent import Descent
 from torchsystem.training.nested import load_states, states
-from torchsystem.training.options import check_whole, losses_by_name
+from torchsystem.training.options import check_flag, check_whole, losses_by_name
 from torchsystem.training.precision import Precision, scaler_for, type_of, update_scale, without_autocast
 from torchsystem.training.schedules import Per
 
@@ -90,6 +90,7 @@ class Optimization:
             warmup=warmup,
             sequential=sequential,
         )
+        check_flag("sequential", sequential)
         self._sequential = sequential
         self._dtype = type_of(precision)
         self.scaler = scaler_for(self._dtype, scaler, self._device)
@@ -317,12 +318,13 @@ class Optimization:
         return is_due
 
     def _unscale(self, descent: Descent) -> None:
-        if self._scaling is not None and (descent.clips or self._on_gradients is not None):
+        is_seen = descent.clips or self._on_gradients is not None
+        if self._scaling is not None and is_seen and descent.has_gradients:
             self._scaling.unscale_(descent.optimizer)
 
     def _make_steps(self, due: list[Descent]) -> None:
         made = [descent for descent in due if descent.step(self._scaling)]
-        if due and self._scaling is not None:
+        if self._scaling is not None and any(descent.has_gradients for descent in due):
             waiting = [descent for descent in self._descents.values() if descent.count]
             update_scale(self._scaling, (gradient for descent in waiting for gradient in descent.gradients()))
         try:

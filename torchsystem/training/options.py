@@ -58,6 +58,17 @@ def check_whole(option: str, value: object, least: int) -> None:
         raise InvalidOptimization(message)
 
 
+def check_flag(option: str, value: object) -> None:
+    """Look whether an option is True or False, and not a word that would count as either.
+
+    Raises:
+        InvalidOptimization: It is not.
+    """
+    if not isinstance(value, bool):
+        message = f"Optimization({option}={value!r}): write True or False."
+        raise InvalidOptimization(message)
+
+
 def check_bound(option: str, value: object) -> None:
     """Look whether an option is something that gradients can be clipped to.
 
