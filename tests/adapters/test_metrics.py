@@ -299,11 +299,20 @@ def test_a_report_of_what_was_not_measured_is_refused() -> None:
         measured.consume(Validated(Learner(), Progress(), "validation", {"loss": 1.0}))
 
 
-@pytest.mark.parametrize("names", ["accuracy", [], ["accuracy", "acuracy"]])
+@pytest.mark.parametrize("names", ["accuracy", [], ["accuracy", "acuracy"], None, 5])
 def test_a_report_of_nothing_is_refused_at_once(names: Any) -> None:
     """Also a name alone, whose letters would be taken for names."""
     with pytest.raises(InvalidReport, match=r"the report 'report' is to have .* there are: loss, accuracy"):
         Metrics({"accuracy": accuracy}, groups={"report": names})
+
+
+@pytest.mark.parametrize("groups", [["accuracy"], "accuracy", {5: ["accuracy"]}])
+def test_reports_without_names_are_refused(groups: Any) -> None:
+    """Where they are asked for; and so are metrics without names."""
+    with pytest.raises(InvalidReport, match="by the name of their report"):
+        Metrics({"accuracy": accuracy}, groups=groups)
+    with pytest.raises(InvalidMetric, match="has no names"):
+        Metrics([accuracy])  # type: ignore[arg-type]
 
 
 def test_intervals_without_a_report_are_refused() -> None:
@@ -313,7 +322,7 @@ def test_intervals_without_a_report_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"resamples": 1}, {"resamples": True}, {"confidence": 95}, {"confidence": 0}, {"seed": 0.5}]
+    "options", [{"resamples": 1}, {"resamples": True}, {"confidence": 95}, {"confidence": "95 %"}, {"seed": 0.5}]
 )
 def test_intervals_of_no_meaning_are_refused_at_once(options: dict[str, Any]) -> None:
     """A confidence in percent, for one."""
@@ -321,8 +330,8 @@ def test_intervals_of_no_meaning_are_refused_at_once(options: dict[str, Any]) ->
         Bootstrap(**options)
 
 
-@pytest.mark.parametrize("name", ["a.b", "bootstrap"])
-def test_names_that_mean_something_else_are_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["a.b", "bootstrap", "", 5])
+def test_names_that_mean_something_else_are_refused(name: Any) -> None:
     """A `.` parts metrics from what they come to."""
     with pytest.raises(InvalidMetric, match="Call it something else"):
         Metrics({name: accuracy}, groups={"report": [name]}, bootstrap=Bootstrap())

@@ -57,7 +57,8 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         counts = isinstance(self.resamples, int) and not isinstance(self.resamples, bool) and self.resamples > 1
-        if not counts or not 0 < self.confidence < 1 or not isinstance(self.seed, int):
+        is_share = isinstance(self.confidence, int | float) and 0 < self.confidence < 1
+        if not counts or not is_share or not isinstance(self.seed, int):
             message = (
                 f"{self} has no meaning. Write 2 or more resamples, a confidence between 0 and 1, and a whole seed."
             )

@@ -96,11 +96,11 @@ class Metrics(Consumer, Mapping[str, Metric]):
         provider: Provider | None = None,
     ) -> None:
         super().__init__(name, provider=provider)
+        _check(metrics, {} if groups is None else groups, bootstrap)
         self._metrics: dict[str, Metric] = dict(metrics)
         self._groups = {} if groups is None else {group: tuple(names) for group, names in groups.items()}
         self._bootstrap = bootstrap
         self._producer: Producer | None = None
-        _check(self._metrics, {} if groups is None else groups, bootstrap)
         if bootstrap is not None:
             self._metrics[SAMPLES] = Samples()
 
@@ -218,9 +218,14 @@ class Samples:
 
 
 def _check(metrics: Mapping[str, Any], groups: Mapping[str, Any], bootstrap: Bootstrap | None) -> None:
+    if not isinstance(metrics, Mapping):
+        message = f"Metrics({metrics!r}) has no names. Write a dictionary: Metrics({{'accuracy': accuracy}})."
+        raise InvalidMetric(message)
     for name, metric in metrics.items():
-        if "." in name or (bootstrap is not None and name == SAMPLES):
-            message = f"metric {name!r}: the name has a '.', or is that of kept samples. Call it something else."
+        if not isinstance(name, str) or not name or "." in name or (bootstrap is not None and name == SAMPLES):
+            message = (
+                f"metric {name!r}: that is no name, has a '.', or is that of kept samples. Call it something else."
+            )
             raise InvalidMetric(message)
         for part in metric.modules() if isinstance(metric, nn.Module) else ():
             if isinstance(part, _wrappers.MinMaxMetric | _wrappers.MetricTracker):
@@ -229,9 +234,14 @@ def _check(metrics: Mapping[str, Any], groups: Mapping[str, Any], bootstrap: Boo
                     f"loop begins anew with each. Give what it wraps, and let a listener compare epochs."
                 )
                 raise InvalidMetric(message)
+    if not isinstance(groups, Mapping) or not all(isinstance(group, str) for group in groups):
+        message = (
+            f"groups={groups!r}: write the names of metrics by the name of their report: {{'report': ['accuracy']}}."
+        )
+        raise InvalidReport(message)
     for group, names in groups.items():
-        unknown = [name for name in names if name != "loss" and name not in metrics]
-        if isinstance(names, str) or not names or unknown:
+        is_list = isinstance(names, Collection) and not isinstance(names, str)
+        if not is_list or not names or any(name != "loss" and name not in metrics for name in names):
             message = (
                 f"the report {group!r} is to have {names!r}. Write a list of names of metrics; there are: "
                 f"{', '.join(('loss', *metrics))}."
