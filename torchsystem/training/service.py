@@ -5,25 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any, TypeAlias
-
-import torch
 
 from torchsystem.depends import Depends, Provider, inject
 from torchsystem.domain import Aggregate
 from torchsystem.services import Mailbox, Producer, Service, Timers, mailbox
-from torchsystem.training.accumulators import detached
 from torchsystem.training.alone import learning_alone
-from torchsystem.training.batches import call, joined, refuse_outcome, samples_in, targets_of
+from torchsystem.training.batches import joined
 from torchsystem.training.budget import Budget, checked_limit
 from torchsystem.training.epoch import Epoch
-from torchsystem.training.events import BatchEnded
 from torchsystem.training.held import generators_of, generators_of_modules
 from torchsystem.training.interrupts import DEFAULT, checked, interrupts
-from torchsystem.training.loop import learned, lived, seen
-from torchsystem.training.metrics import Measures
+from torchsystem.training.loop import lived
 from torchsystem.training.modes import modes_kept
+from torchsystem.training.passes import go_through, judge, learn, told
 from torchsystem.training.prediction import Answers, Collate, Question, Transform, predict, state_of, tell_predicted
 from torchsystem.training.randomness import untouched
 from torchsystem.training.run import Run, check_aggregate, under_way
@@ -37,7 +32,6 @@ from torchsystem.training.splits import (
     check_methods,
     check_splits,
     loader_of,
-    refuse_empty,
 )
 from torchsystem.training.tracker import Clock
 
@@ -150,7 +144,7 @@ class Training(Service):
                     for name, split in loaders.items():  # what cannot be gone through is refused before a batch
                         check_batches(loader_of(split), name)
                         run.cursors.over(loader_of(split), name)
-                    self._epoch(epoch, loaders, limit, settings)
+                    go_through(epoch, loaders, limit, settings)
             except BaseException as error:
                 run.fail(error)
                 raise
@@ -172,9 +166,9 @@ class Training(Service):
         limit = checked_limit(limit)
         check_loader(loader, "train")
         with learning_alone(aggregate), self._alone(aggregate) as epoch:
-            measured = self._learn(epoch, loader, limit, settings)
+            measured = learn(epoch, loader, limit, settings)
             epoch.run.tracker.save()
-            return _told(epoch, "train", measured)
+            return told(epoch, "train", measured)
 
     def validate(
         self, aggregate: Aggregate, loader: Loader, *, limit: int | None = None, settings: Settings = Depends(settings)
@@ -191,7 +185,7 @@ class Training(Service):
         limit = checked_limit(limit)
         check_loader(loader, "validate")
         with self._alone(aggregate) as epoch:
-            return _told(epoch, "validation", self._judge(epoch, "validation", loader, limit, settings))
+            return told(epoch, "validation", judge(epoch, "validation", loader, limit, settings))
 
     def predict(  # noqa: PLR0913 - each says one thing about what to make of the predictions
         self,
@@ -286,78 +280,3 @@ class Training(Service):
             yield Epoch(run)
         if around is not None:
             around.tracker.catch_up()
-
-    def _epoch(
-        self, epoch: Epoch, loaders: Mapping[str, Loader | Split], limit: int | None, settings: Settings
-    ) -> None:
-        run = epoch.run
-        if not epoch.is_behind("train"):
-            measured = self._learn(epoch, loader_of(loaders["train"]), limit, settings)
-            if run.is_cut:
-                return
-            epoch.report("train", measured)
-        asked_before = epoch.before if epoch.number else None
-        finished = replace(run.tracker.progress(), epoch=epoch.number + 1)
-        for name, split in loaders.items():
-            if isinstance(split, Split) and not split.when(asked_before, finished):
-                epoch.waiting.add(name)
-            elif name != "train" and not epoch.is_behind(name):
-                epoch.report(name, self._judge(epoch, name, loader_of(split), limit, settings))
-
-    def _learn(self, epoch: Epoch, loader: Loader, limit: int | None, settings: Settings) -> dict[str, float]:
-        run = epoch.run
-        aggregate: Any = run.aggregate  # its `fit` and `evaluate` are what the user makes them
-        aggregate.phase = "train"
-        measures, tracker = Measures(settings.metrics), run.tracker
-        fit = settings.computing(aggregate.fit, aggregate)
-        targets, update = targets_of(aggregate), measures.update
-        tells = run.producer.wants(BatchEnded)
-        epoch.keep("train", measures)
-        for batch in learned(epoch, run.cursors.over(loader, "train"), "train", limit, settings.bring):
-            outcome = call(fit, batch)
-            try:
-                predictions, loss = outcome
-            except (TypeError, ValueError):
-                refuse_outcome("fit", outcome)
-            update(predictions, targets(batch), loss, tracker.in_batch)
-            if tells:
-                epoch.fitted = (detached(predictions), loss.detach())
-        if run.is_cut:
-            measures.check()
-            return {}  # what was gathered stays, for whoever goes on
-        epoch.let_go("train")
-        return measures.compute()
-
-    def _judge(
-        self, epoch: Epoch, split: str, loader: Loader, limit: int | None, settings: Settings
-    ) -> dict[str, float]:
-        aggregate: Any = epoch.run.aggregate
-        aggregate.phase = "evaluation"
-        measures = Measures(settings.metrics)
-        evaluate, targets = settings.computing(aggregate.evaluate, aggregate), targets_of(aggregate)
-        epoch.keep(split, measures)
-        with torch.no_grad():
-            for batch in seen(epoch, epoch.run.cursors.over(loader, split), split, limit, settings.bring):
-                outcome = call(evaluate, batch)
-                try:
-                    predictions, loss = outcome
-                except (TypeError, ValueError):
-                    refuse_outcome("evaluate", outcome)
-                measures.update(predictions, targets(batch), loss, samples_in(batch))
-        epoch.let_go(split)
-        measured = measures.compute()
-        if not measured:
-            refuse_empty(loader, split, limit)
-        return measured
-
-
-def _told(epoch: Epoch, split: str, measured: dict[str, float]) -> dict[str, float]:
-    """Report a split that is gone through alone; there is no epoch to finish for whoever asks for a stop.
-
-    Raises:
-        StopIteration: A listener asked for it.
-    """
-    epoch.report(split, measured)
-    if epoch.run.reason is not None:
-        raise StopIteration(epoch.run.reason)
-    return measured
