@@ -14,6 +14,14 @@ class TorchSystemError(Exception):
         """Return the message as it was written, also where a built-in parent (``KeyError``) would quote it."""
         return str(self.args[0]) if len(self.args) == 1 else super().__str__()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Be sent to another process as it is, also where its constructor wants more than a message."""
+        return _made_again, (type(self), self.args), self.__dict__
+
+
+def _made_again(kind: type[TorchSystemError], arguments: tuple[object, ...]) -> TorchSystemError:
+    return kind.__new__(kind, *arguments)
+
 
 # adapters: the rim
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from tests.plans import programs
 from tests.plans.fakes import Calls, expected, heard
-from torchsystem.errors import EngineBroken, InvalidPlan, StepFailure, UnreachableHandler
+from torchsystem.errors import EngineBroken, InvalidPlan, StepFailure, TorchSystemError, UnreachableHandler
 from torchsystem.plans import Journal, MemoryJournal, Plan, Retry, StepFailed, StepFinished
 from torchsystem.services import Consumer, Service
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -107,6 +110,26 @@ def test_an_exception_comes_back_from_another_process(tmp_path: Path) -> None:
     plan.add("fail", odd=True)
     with pytest.raises(StepFailure, match="Odd: 1 and 2"):
         plan.run(Journal(tmp_path / "two.db"), executor=processes)
+
+
+def family(kind: type[TorchSystemError]) -> Iterator[type[TorchSystemError]]:
+    """Yield all errors of ours."""
+    yield kind
+    for child in kind.__subclasses__():
+        if child.__module__ == kind.__module__:
+            yield from family(child)
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(family(TorchSystemError)))
+def test_errors_of_ours_can_be_sent(kind: type[TorchSystemError]) -> None:
+    """With all that they tell: as in a step that restores what does not fit, in another process."""
+    more = [name for name in signature(kind.__init__).parameters if name not in {"self", "message", "args", "kwargs"}]
+    error = kind("what is wrong", **{name: {"weight": "its shape"} for name in more})
+    error.add_note("where")
+    sent = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (type(sent), str(sent), sent.args) == (kind, "what is wrong", ("what is wrong",))
+    assert [getattr(sent, name) for name in more] == [{"weight": "its shape"}] * len(more)
+    assert sent.__notes__ == ["where"]
 
 
 def test_a_pool_that_breaks_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
