@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import subprocess
 import sys
 from collections import OrderedDict, namedtuple
+from copy import copy, deepcopy
+from dataclasses import asdict, dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +130,20 @@ def test_a_result_is_the_same_at_first_and_later(value: Any) -> None:
     plan.add("echo", value=one)
     first = plan.run(journal)
     assert (first, plan.run(journal), seen[0][0], seen[1][0]) == (value, value, value, value)
+
+
+def test_a_reference_stands_for_the_same_in_a_copy() -> None:
+    """As in the dict of a dataclass, or in a copy of what others are given."""
+
+    @dataclass
+    class Config:
+        data: object
+        epochs: int = 2
+
+    plan, _ = echo_plan()
+    config = Config([plan.add("echo", value="data")])
+    plan.add("echo", value=[asdict(config), copy(config.data), deepcopy(config.data)])
+    assert plan.run(MemoryJournal()) == [{"data": ["data"], "epochs": 2}, ["data"], ["data"]]
 
 
 def test_what_a_step_does_to_its_arguments_stays_with_it() -> None:
@@ -310,6 +327,24 @@ def test_a_wrapper_is_what_is_called() -> None:
         plan.add("now", value=1)
     plan.add("later", value=1)
     assert plan.run(MemoryJournal()) == 1
+
+
+def test_a_coroutine_is_no_result() -> None:
+    """Of a function that only seems plain; it is closed, so that Python does not complain of it elsewhere."""
+    service = Service()
+
+    async def later() -> int:
+        return 1
+
+    @service.handler
+    def begin() -> object:
+        return later()
+
+    plan = Plan("coroutine", [service])
+    plan.add("begin")
+    with pytest.raises(NotPlain, match="the result is a coroutine"):
+        plan.run(MemoryJournal())
+    gc.collect()
 
 
 def test_an_object_that_is_called_as_a_function_can_be_a_step() -> None:

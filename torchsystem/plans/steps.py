@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from torchsystem.errors import NotPlain
 
@@ -34,6 +34,10 @@ class Reference:
     def __repr__(self) -> str:
         """Show which step it is."""
         return f"{_WORDS}{self.number}, {self.action}>"
+
+    def __deepcopy__(self, _: dict[int, object]) -> Self:
+        """Be itself in what is copied, as `dataclasses.asdict` does: it stands for the same result there."""
+        return self
 
 
 def refuse_words(texts: Iterable[str], where: str) -> None:
