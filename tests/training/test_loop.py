@@ -10,7 +10,15 @@ from torch import Tensor, nn, optim
 
 from tests.training.fakes import Clock, Learner, loader, names, written
 from torchsystem import Aggregate
-from torchsystem.errors import InvalidBudget, InvalidLoss, InvalidSplit, NonFiniteLoss, NotAnAggregate, UnkeepableValue
+from torchsystem.errors import (
+    InvalidBudget,
+    InvalidLoss,
+    InvalidMetric,
+    InvalidSplit,
+    NonFiniteLoss,
+    NotAnAggregate,
+    UnkeepableValue,
+)
 from torchsystem.services import Consumer, Producer
 from torchsystem.training import (
     EarlyStopping,
@@ -503,6 +511,14 @@ def test_splits_that_nothing_would_come_of_are_refused(training: Training, loade
     with pytest.raises(InvalidSplit, match=says):
         training.handle("fit", model, loaders, epochs=1)
     assert (model.epoch, model.calls) == (0, [])
+
+
+@pytest.mark.parametrize("told", [0.5, None, [("loss", 0.5)]])
+def test_metrics_without_names_are_refused(told: Any) -> None:
+    """Listeners know them by their names."""
+    with pytest.raises(InvalidMetric, match=r"epoch\.report\('train', \{'loss': \.\.\.\}\)"):
+        for epoch in epochs(Learner(), epochs=1):
+            epoch.report("train", told)
 
 
 def test_an_epoch_and_a_loader_in_the_wrong_order_are_refused() -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from torchsystem.domain.plain import Plain
+from torchsystem.errors import InvalidMetric
 from torchsystem.progress import Progress
 from torchsystem.training.events import EpochStarted, Trained, Validated
 from torchsystem.training.gathered import Gathered
@@ -33,7 +34,17 @@ class Epoch(Gathered):
         self.fitted: tuple[Any, Any] = (None, None)  # predictions and loss of the last batch, for who hears of it
 
     def report(self, split: str, metrics: Mapping[str, float]) -> None:
-        """Make the metrics of a split known: `Trained` for `"train"`, `Validated` for any other."""
+        """Make the metrics of a split known: `Trained` for `"train"`, `Validated` for any other.
+
+        Raises:
+            InvalidMetric: They have no names.
+        """
+        if not isinstance(metrics, Mapping):
+            message = (
+                f"epoch.report({split!r}, {metrics!r}): metrics are told by name. Write "
+                f"epoch.report({split!r}, {{'loss': ...}})."
+            )
+            raise InvalidMetric(message)
         self.metrics |= {f"{split}/{name}": value for name, value in metrics.items()}
         if split == "train":
             self.run.tell(Trained, metrics)
