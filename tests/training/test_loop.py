@@ -14,6 +14,7 @@ from torchsystem.errors import (
     InvalidBudget,
     InvalidLoss,
     InvalidMetric,
+    InvalidOptimization,
     InvalidSplit,
     NonFiniteLoss,
     NotAnAggregate,
@@ -334,10 +335,12 @@ class Typed(Aggregate):
         (None, None, torch.float32),
         ("bf16", None, torch.bfloat16),
         (None, torch.bfloat16, torch.bfloat16),
+        (None, "bf16", torch.bfloat16),
+        (None, "fp16", torch.float16),
     ],
 )
 def test_an_aggregate_computes_in_its_precision(
-    training: Training, own: str | None, bound: torch.dtype | None, expected: torch.dtype
+    training: Training, own: str | None, bound: torch.dtype | str | None, expected: torch.dtype
 ) -> None:
     """That of its optimization, unless the training binds another; what listeners compute is left alone."""
     heard: set[torch.dtype] = set()
@@ -353,6 +356,13 @@ def test_an_aggregate_computes_in_its_precision(
     training.handle("fit", typed, {"train": loader(), "validation": loader()}, epochs=1)
     assert typed.types == {expected}
     assert heard == {torch.float32}
+
+
+def test_a_precision_that_is_none_is_refused(training: Training) -> None:
+    """Before anything is learned, with what it may be."""
+    training.override(precision, lambda: "half")
+    with pytest.raises(InvalidOptimization, match=r"precision='half': write 'fp32', 'bf16' or 'fp16'"):
+        training.handle("fit", Typed(), {"train": loader()}, epochs=1)
 
 
 def test_the_events_of_an_optimization_reach_the_listeners(training: Training) -> None:

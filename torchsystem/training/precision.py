@@ -34,7 +34,7 @@ def type_of(precision: Precision | None) -> torch.dtype | None:
     if precision is None:
         return None
     if precision not in TYPES:
-        message = f"Optimization(precision={precision!r}): write 'fp32', 'bf16' or 'fp16', or the dtype of one of them."
+        message = f"precision={precision!r}: write 'fp32', 'bf16' or 'fp16', or the dtype of one of them."
         raise InvalidOptimization(message)
     return TYPES[precision]
 

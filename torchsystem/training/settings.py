@@ -14,6 +14,7 @@ from torchsystem.domain import Aggregate
 from torchsystem.training.batches import to_device
 from torchsystem.training.metrics import Metric
 from torchsystem.training.owned import optimizations_of
+from torchsystem.training.precision import Precision, type_of
 
 
 def device() -> str | torch.device:
@@ -21,10 +22,11 @@ def device() -> str | torch.device:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def precision() -> torch.dtype | None:
-    """Say in which type to compute what may be computed so (`torch.autocast`); None for the types as they are.
+def precision() -> torch.dtype | Precision | None:
+    """Say in which type to compute what may be computed so (`torch.autocast`), such as `torch.bfloat16` or `"bf16"`.
 
-    It scales no losses: for `torch.float16` write `Optimization(precision="fp16")`, which does.
+    None is for the types as they are. It scales no losses: for `torch.float16` write `Optimization(precision="fp16")`,
+    which does.
     """
     return None
 
@@ -71,8 +73,9 @@ class Settings(NamedTuple):
 
 def settings(
     device: str | torch.device = Depends(device),
-    precision: torch.dtype | None = Depends(precision),
+    precision: torch.dtype | Precision | None = Depends(precision),
     metrics: Mapping[str, Metric] = Depends(metrics),
 ) -> Settings:
     """Gather what the handlers need."""
-    return Settings(torch.device(device), precision, metrics)
+    dtype = precision if isinstance(precision, torch.dtype) else type_of(precision)
+    return Settings(torch.device(device), dtype, metrics)
