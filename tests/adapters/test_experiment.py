@@ -368,6 +368,19 @@ def test_a_run_whose_folder_was_taken_over_ends_by_name(tmp_path: Path) -> None:
     assert learner.epoch == 2
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "3", '"text"', ""])
+def test_a_record_that_cannot_be_read_is_written_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    """It says whose folder it is; the folder itself is where it has to be. That it was broken is said."""
+    with Experiment("digits", "baseline", "first", storage=tmp_path) as experiment:
+        record = experiment.folder / "experiment.json"
+    record.write_text(content)
+    with Experiment("digits", "baseline", "first", storage=tmp_path):
+        assert json.loads(record.read_text())["project"] == "digits"
+    assert "written anew" in caplog.text
+
+
 def test_a_closed_experiment_has_no_listeners(tmp_path: Path) -> None:
     """Another run of the same producer does not write into the folder of the one before; what was there stays."""
     training, there = training_of(), Consumer("there")

@@ -17,6 +17,8 @@ from torchsystem.adapters.plots import Plots
 from torchsystem.errors import InvalidPlots, InvalidState, UnboundInterface, UnknownHome
 from torchsystem.progress import Progress
 from torchsystem.services import UNTIL_READ, Consumer, Depends, Mailbox, Producer, mailbox
+from torchsystem.storage.mirror import is_passing
+from torchsystem.storage.segments import is_segment
 from torchsystem.training import Training, accuracy, device, metrics
 from torchsystem.training.events import BatchEnded, EpochEnded, ProcessStarted, TrainingEnded, TrainingFailed, Validated
 from torchsystem.triggers import every
@@ -124,11 +126,28 @@ def test_whatever_a_metric_is_called_its_picture_is_one_file_in_the_folder(tmp_p
     """No name leads out of it, and no two names to the same file."""
     folder = tmp_path / "plots"
     plots = Plots(folder, when=None)
-    names = ["../escaped", "/etc/x", "a/b", "a%2Fb", "..", "a b", "C:\\x", "", ".", "é" * 90, "é" * 90 + "x"]
+    names = [
+        "../escaped",
+        "/etc/x",
+        "a/b",
+        "a%2Fb",
+        "..",
+        "a b",
+        "C:\\x",
+        "",
+        ".",
+        "é" * 90,
+        "é" * 90 + "x",
+        " a",
+        ".a",
+        "aux",
+        "Con",
+    ]
     plots.consume(validated(1, dict.fromkeys(names, 1.0)))
     plots.consume(over(1))
     assert len({*plots.pictures}) == len(names)
     assert {picture.parent for picture in plots.pictures} == {folder}
+    assert all(is_segment(picture.name) and not is_passing(picture.name) for picture in plots.pictures)  # or no mirror
     assert sorted(folder.iterdir()) == sorted(plots.pictures)
     assert list(tmp_path.iterdir()) == [folder]
 

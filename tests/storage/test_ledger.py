@@ -103,10 +103,11 @@ def test_what_cannot_be_read_is_named(place: Place, caplog: pytest.LogCaptureFix
     write(Ledger(place), "a")
     ((name, _),) = place.keys(FOLDER)
     good = place.read(name)
-    place.write(name, good + b"[]\n" + b'{"key": 1}\n' + good + b'{"action": "wri')
+    odd = [json.dumps({**json.loads(good), **other}).encode() for other in ({"at": 1}, {"key": ["a"]}, {"size": "1"})]
+    place.write(name, good + b"\n".join([b"[]", b'{"key": 1}', *odd, b"\xff"]) + b"\n" + good + b'{"action": "wri')
     with caplog.at_level(logging.WARNING):
         assert keys(place) == ["a", "a"]
-    assert [f"Line {number}" in caplog.text for number in (1, 2, 3, 4)] == [False, True, True, False]
+    assert [number for number in range(1, 10) if f"Line {number}" in caplog.text] == [2, 3, 4, 5, 6, 7]
     assert "cut off" in caplog.text
 
 
@@ -149,6 +150,50 @@ def test_a_process_that_was_forked_writes_a_file_of_its_own(tmp_path: Path) -> N
     start(FORKED, str(tmp_path)).communicate(timeout=200)
     files = [Path(name) for name, _ in Folder(tmp_path).keys(FOLDER)]
     assert len(files) == 2
+    assert sorted(keys(Folder(tmp_path))) == ["child", "parent"]
+
+
+FORKED_AMID = """
+import os, sys
+from pathlib import Path
+from threading import Event, Thread
+from torchsystem.storage.ledger import Ledger
+from torchsystem.storage.places import Folder
+
+class Slow(Folder):
+    is_amid, goes_on = Event(), Event()
+
+    def append(self, key, data, before):
+        if not self.goes_on.is_set():
+            self.is_amid.set()
+            self.goes_on.wait()
+        super().append(key, data, before)
+
+ledger = Ledger(Slow(Path(sys.argv[1])))
+def add(name):
+    ledger.add("written", name, "notes", size=1, sha256="ab")
+thread = Thread(target=add, args=("parent",))
+thread.start()
+Slow.is_amid.wait()
+if (child := os.fork()) == 0:
+    Slow.goes_on = Event()
+    Slow.goes_on.set()
+    add("child")
+    os._exit(0)
+os.waitpid(child, 0)
+Slow.goes_on.set()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
+def test_a_process_that_was_forked_waits_for_no_thread_of_its_parent(tmp_path: Path) -> None:
+    """Which was adding a line when the process was forked, and does not exist in the child."""
+    process = start(FORKED_AMID, str(tmp_path))
+    try:
+        process.communicate(timeout=200)
+    finally:
+        process.kill()
     assert sorted(keys(Folder(tmp_path))) == ["child", "parent"]
 
 

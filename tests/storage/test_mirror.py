@@ -327,11 +327,14 @@ def test_a_process_that_goes_on_sends_only_what_is_new(scene: Scene) -> None:
     assert sorted(scene.store.sent) == ["other/a", "other/b", "other/c", "other/d"]
 
 
-def test_a_record_that_cannot_be_read_costs_time_only(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("record", ['{"target"', "[]", '{"sent": []}', '{"sent": {"a": 1}}'])
+def test_a_record_that_cannot_be_read_costs_time_only(
+    scene: Scene, caplog: pytest.LogCaptureFixture, record: str
+) -> None:
     """Everything is sent again."""
     scene.write("a")
     scene.mirror.close()
-    (scene.folder / ".mirror.json").write_text('{"target"')
+    (scene.folder / ".mirror.json").write_text(record)
     scene.store.sent.clear()
     assert scene.open().close() == []
     assert scene.store.sent == ["a"]
@@ -375,6 +378,12 @@ def test_numbers_without_meaning_are_refused(scene: Scene, options: dict[str, An
     """When the mirror is made."""
     with pytest.raises(InvalidMirror, match=next(iter(options)) if len(options) == 1 else "longest"):
         scene.open(**options)
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+    """An address alone, for one."""
+    with pytest.raises(InvalidMirror, match=r"Store\('s3:"):
+        Mirror(tmp_path, "s3://bucket")  # type: ignore[arg-type]
 
 
 def test_a_mirror_does_not_mirror_itself(tmp_path: Path) -> None:

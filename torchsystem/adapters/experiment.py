@@ -243,13 +243,12 @@ class Experiment:
 
     def _read(self) -> dict[str, object]:
         try:
-            known: dict[str, object] = json.loads((self.folder / RECORD).read_bytes())
+            return {**json.loads((self.folder / RECORD).read_bytes())}
         except FileNotFoundError:
             return {}
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             logger.warning("%s cannot be read, and is written anew: %s", self.folder / RECORD, error)
             return {}
-        return known
 
 
 def _others(producer: Producer, present: set[int]) -> list[Consumer]:

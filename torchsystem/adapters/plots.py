@@ -18,6 +18,7 @@ from torchsystem.adapters.residents import Resident
 from torchsystem.adapters.sharing import Lent
 from torchsystem.errors import InvalidPlots, InvalidState
 from torchsystem.services import Depends, Mailbox, handler, mailbox
+from torchsystem.storage.naming import RESERVED
 from torchsystem.training.events import EpochEnded, ProcessStarted, Trained, TrainingEnded, TrainingFailed, Validated
 from torchsystem.triggers import Trigger, every
 
@@ -217,8 +218,10 @@ def _mark(axes: Axes, series: Mapping[str, tuple[list[int], list[float]]], direc
 
 
 def _file_name(metric: str) -> str:
-    """Return a name of a file, another one for each metric, that is no longer than file systems allow."""
+    """Return a name of a file, another one for each metric, that any system can have, and is not hidden."""
     name = quote(metric, safe=" ") or "%"
+    if name[0] in " ." or RESERVED.fullmatch(name):
+        name = f"%{ord(name[0]):02X}{name[1:]}"
     if len(name) <= LONGEST:
         return name
     return f"{name[:LONGEST]}%{hashlib.sha256(metric.encode()).hexdigest()[:16]}"

@@ -10,11 +10,11 @@ from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
 from typing import Any
 from uuid import uuid4
 
 from torchsystem.errors import InvalidStore, MissingExtra, NotExclusive
+from torchsystem.services.processes import ForkSafeLock
 from torchsystem.storage.places import Source
 from torchsystem.storage.segments import OURS
 
@@ -22,7 +22,7 @@ from torchsystem.storage.segments import OURS
 # then write all the same, and two may look before either writes.
 EXCLUSIVE = {"memory", "s3", "s3a"}
 ATTEMPTS = 10  # to create a file while others do, before what the server says is raised
-IN_THIS_PROCESS = Lock()  # the memory of this process looks first and then writes, so one after the other
+IN_THIS_PROCESS = ForkSafeLock()  # the memory of this process looks first and then writes, so one after the other
 
 
 class Elsewhere:
@@ -141,7 +141,7 @@ class Elsewhere:
     def _write_new(self, key: str, source: Source) -> None:
         fs, path = self._to(key)
         if fs.protocol == "memory":
-            with IN_THIS_PROCESS:
+            with IN_THIS_PROCESS.lock:
                 fs.pipe_file(path, source.read_bytes() if isinstance(source, Path) else source, mode="create")
         elif isinstance(source, Path):
             fs.put_file(str(source), path, mode="create")

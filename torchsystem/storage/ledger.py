@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from threading import Lock
 from typing import Any, Literal
 from uuid import uuid4
 
+from torchsystem.services.processes import ForkSafeLock
 from torchsystem.storage.places import Place
 from torchsystem.storage.segments import OURS
 
@@ -68,7 +68,7 @@ class Ledger:
 
     def __init__(self, place: Place, *, by: str | None = None, clock: Callable[[], float] = time.time) -> None:
         self._place, self._by, self._clock = place, by, clock
-        self._lock = Lock()
+        self._guard = ForkSafeLock()
         self._own: _Own | None = None
         self._read: dict[str, tuple[int, list[Entry]]] = {}
 
@@ -82,7 +82,7 @@ class Ledger:
             action=action, key=key, kind=kind, size=size, sha256=sha256, source=source,
             by=self._by, host=host, process=process, at=at,
         )  # fmt: skip
-        with self._lock:
+        with self._guard.lock:
             own = self._own
             if own is None or own.process != process or own.lines >= LINES:
                 own = _Own(f"{FOLDER}/{at[:19].replace(':', '')}-{uuid4().hex}.jsonl", process)
@@ -96,7 +96,7 @@ class Ledger:
 
     def entries(self) -> list[Entry]:
         """Return all lines of all processes, in the order of time."""
-        with self._lock:
+        with self._guard.lock:
             for key, size in self._place.keys(FOLDER):
                 if self._read.get(key, (None,))[0] != size:
                     data = self._place.read(key)
@@ -122,6 +122,20 @@ def _entries(key: str, data: bytes) -> Iterator[Entry]:
     optional: dict[str, Any] = {"sha256": None, "source": None, "by": None}
     for number, line in enumerate(lines, start=1):
         try:
-            yield Entry(**{**optional, **json.loads(line)})
+            entry = Entry(**{**optional, **json.loads(line)})
+            _check(entry)
+            yield entry
         except (TypeError, ValueError):
             logger.warning("Line %d of %s cannot be read, and is skipped: %r", number, key, line[:80])
+
+
+def _check(entry: Entry) -> None:
+    """Refuse a line that could not be sorted, or looked up, among the others.
+
+    Raises:
+        TypeError: A column is not of its type.
+    """
+    texts = [entry.action, entry.key, entry.kind, entry.host, entry.at]
+    may_be_missing = [text for text in (entry.sha256, entry.source, entry.by) if text is not None]
+    if not all(isinstance(text, str) for text in [*texts, *may_be_missing]) or not isinstance(entry.size, int):
+        raise TypeError

@@ -129,6 +129,11 @@ class Mirror:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
+        if not isinstance(store, Store):
+            message = (
+                f"Mirror({str(folder)!r}, {store!r}): this is no store. Write Mirror(folder, Store('s3://bucket'))."
+            )
+            raise InvalidMirror(message)
         _check(every=every, capacity=capacity, first=first, longest=longest)
         self._root = Path(os.path.realpath(folder))
         if store.is_local and (store.root == self._root or store.root.is_relative_to(self._root)):

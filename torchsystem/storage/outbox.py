@@ -122,7 +122,7 @@ class Outbox:
             try:
                 record = json.loads((self.folder / RECORD).read_bytes())
                 known = {key: Signature(*map(int, entry)) for key, entry in record["sent"].items()}
-            except (ValueError, TypeError, KeyError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 logger.warning("%s cannot be read (%s), so everything is sent again.", self.folder / RECORD, error)
                 return
             if record.get("target") == target:
