@@ -497,6 +497,36 @@ def test_events_that_nobody_hears_are_not_built(training: Training) -> None:
     assert len(asked) < 10
 
 
+@pytest.mark.parametrize("moment", [EpochStarted, BatchStarted, BatchEnded, Trained])
+@pytest.mark.parametrize("failures", ["stop", "finish"])
+def test_ones_own_loop_keeps_nothing_that_only_some_have_heard_of(moment: type, failures: Any) -> None:
+    """Where a listener fails, those after it may not know what is done: whoever goes on there would tell them never."""
+    saved: list[int] = []
+    consumer = Consumer("keeping")
+
+    @consumer.handler
+    def keep(event: TrainingEnded) -> None:
+        run = under_way(event.aggregate)
+        assert run is not None
+        run.when_safe(lambda: saved.append(run.tracker.batch))
+
+    producer = Producer(failures=failures)
+    producer.register(raising(moment, ValueError("a listener")), consumer)
+    log = written(producer)
+
+    def loop() -> None:
+        model = Learner()
+        for epoch in epochs(model, producer, epochs=2):
+            for inputs, targets in batches(epoch, loader()):
+                model.fit(inputs, targets)
+            epoch.report("train", {"loss": 0.5})
+
+    with pytest.raises((ValueError, ExceptionGroup)):
+        loop()
+    assert saved == []
+    assert names(log)[-1] in {"TrainingEnded", "TrainingFailed"}
+
+
 @pytest.mark.parametrize("left_in", ["train", "validation", "between"])
 def test_leaving_ones_own_loop_keeps_nothing_of_a_batch_that_may_be_half_done(left_in: str) -> None:
     """Whether the batch was learned from is known to nobody: what waits for a safe point is not done; else it is."""

@@ -93,6 +93,7 @@ class Run:
         self.has_failed = False
         self.has_left = False  # because of a signal
         self.is_in_batch = False  # so that nobody knows whether it was learned from
+        self.is_half_told = False  # a listener has failed, so that others may not have heard of what it was told
         self.due: list[Callable[[], object]] = []  # what somebody wants done where it is safe
         self._preparations: list[Callable[[], object]] = []  # of those who keep the run
         self.cursors = Cursors(accept)
@@ -110,6 +111,9 @@ class Run:
             self.producer.dispatch(kind(self.aggregate, self.tracker.progress(), *facts))
         except StopIteration as stop:
             self.stop(stop)
+        except BaseException:
+            self.is_half_told = True
+            raise
 
     def stop(self, stop: StopIteration) -> None:
         """Note that the run is to end after this epoch, and why; the first who asks is named.
@@ -255,7 +259,8 @@ class Run:
         self.tell(EpochEnded, epoch.metrics)
         self._commit()
         self.epoch = None
-        self.is_in_batch = False  # one that a loop of the user's own has left is part of an epoch that counts
+        # What a loop of the user's own has left, or has gone on after, is part of an epoch that counts.
+        self.is_in_batch = self.is_half_told = False
         self.be_safe()
 
     def end(self, reason: str | None) -> None:
@@ -269,13 +274,15 @@ class Run:
     def leave(self) -> None:
         """End a loop of the user's own that was left.
 
-        In the middle of a batch nobody knows whether it was learned from, so that the run could not go on exactly from
-        there: nothing is done that waits for a safe point, and what was kept before stays the newest.
+        In the middle of a batch nobody knows whether it was learned from, and where a listener has failed, whether the
+        others have heard: the run could not go on exactly from there. So nothing is done that waits for a safe point,
+        and what was kept before stays the newest.
         """
-        if not self.is_in_batch:
+        if not (self.is_in_batch or self.is_half_told):
             self.end(self.reason or "the loop was left")
             return
-        self.tell(TrainingEnded, self.reason or "the loop was left in the middle of a batch")
+        where = "in the middle of a batch" if self.is_in_batch else "when a listener had failed"
+        self.tell(TrainingEnded, self.reason or f"the loop was left {where}")
         self.due.clear()
         self.release()
 
