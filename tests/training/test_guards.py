@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -88,6 +89,17 @@ def test_a_target_is_reached_at_the_first_value_that_is_as_good(
         guard.consume(ended(learner, validation_loss=value))
         reached = value >= target if upwards else value <= target
         assert reasons(learner) == ([f"validation/loss is {value:g}, and {target:g} was to be reached"] * reached)
+
+
+@pytest.mark.parametrize("kind", [int, float, torch.tensor, np.float32, np.int64])
+def test_a_target_is_reached_by_numbers_of_any_kind(kind: Any) -> None:
+    """Loops of one's own report what they have, also whole numbers."""
+    learner = Learner()
+    for value, expected in ((1, 0), (3, 1)):
+        above, below = StopOnThreshold("train/hits", above=2.5), StopOnThreshold("train/hits", below=-2.5)
+        above.consume(EpochEnded(learner, Progress(epoch=1), {"train/hits": kind(value)}))
+        below.consume(EpochEnded(learner, Progress(epoch=1), {"train/hits": kind(-value)}))
+        assert len(reasons(learner)) == expected
 
 
 def test_a_run_ends_when_its_target_is_reached() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +89,14 @@ def test_what_was_remembered_of_one_run_is_forgotten_when_another_begins() -> No
     stopping.consume(TrainingStarted(missing, Progress()))
     with pytest.raises(MissingMetric):
         stopping.consume(EpochEnded(missing, Progress(epoch=1), {}))
+
+
+def test_what_is_remembered_is_plain_whatever_is_reported() -> None:
+    """Loops of one's own may report tensors, and whole numbers; a checkpoint holds neither as `best`."""
+    stopping = EarlyStopping("validation/loss", "min", patience=2)
+    values: list[Any] = [torch.tensor(3.0), 2, torch.tensor(2.5), torch.tensor(4)]
+    assert stops_after(stopping, values) == 4
+    assert (stopping.state_dict()["best"], type(stopping.best)) == (2.0, float)
 
 
 def test_a_metric_that_never_comes_is_an_error_at_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn
@@ -44,7 +45,7 @@ class StopOnThreshold(MetricWatch):
         self, metric: str, *, above: float | None = None, below: float | None = None, nan: OnNan = "stop"
     ) -> None:
         wrong = {
-            "metric": "/" not in metric,
+            "metric": not isinstance(metric, str) or "/" not in metric,
             "above": above is not None and not _is_finite(above),
             "below": below is not None and not _is_finite(below),
             "above together with below" if above is not None else "neither above nor below": (above is None)
@@ -60,8 +61,8 @@ class StopOnThreshold(MetricWatch):
 
     def judge(self, value: float) -> str | None:
         """Say why to stop at a value; None to go on."""
-        for target, is_reached in ((self.above, value.__ge__), (self.below, value.__le__)):
-            if target is not None and is_reached(float(target)):
+        for target, reaches in ((self.above, operator.ge), (self.below, operator.le)):
+            if target is not None and reaches(value, target):
                 return f"{self.metric} is {value:g}, and {target:g} was to be reached"
         return None
 

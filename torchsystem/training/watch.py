@@ -58,10 +58,11 @@ class MetricWatch(Guard):
             MissingMetric: It was never reported.
             NonFiniteMetric: It is not a number, and that shall be an error.
         """
-        value = event.metrics.get(self.metric)
-        if value is None:
+        reported = event.metrics.get(self.metric)
+        if reported is None:
             self._miss(event)
             return
+        value = float(reported)  # loops of one's own report what they have, and what is remembered is plain
         self._has_come = True
         if math.isnan(value) and self.nan == "raise":
             message = f"{self.metric} is not a number after epoch {event.progress.epoch}."
