@@ -413,10 +413,10 @@ def test_the_state_of_an_optimizer_comes_back_as_a_mapping(tmp_path: Path) -> No
 
 def test_a_mapping_takes_what_fits_its_tensors(tmp_path: Path) -> None:
     """Of their type, wherever they stand; those of another shape are refused, or stay if that is accepted."""
-    saved = {"mean": torch.ones(2), "inner": {"count": torch.tensor([3.0])}}
+    saved: dict[str, Any] = {"mean": torch.ones(2), "inner": {"count": torch.tensor([3.0])}}
     with Repository(tmp_path) as repository:
         repository.save(saved, id="statistics")
-        typed = {"mean": torch.zeros(2, dtype=torch.float64), "inner": {"count": torch.tensor([0])}}
+        typed: dict[str, Any] = {"mean": torch.zeros(2, dtype=torch.float64), "inner": {"count": torch.tensor([0])}}
         repository.restore(typed, id="statistics")
         assert torch.equal(typed["mean"], torch.ones(2, dtype=torch.float64))
         assert torch.equal(typed["inner"]["count"], torch.tensor([3]))

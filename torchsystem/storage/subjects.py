@@ -102,8 +102,8 @@ def _checked(subject: object) -> Module | Mapping[Any, Any]:
 
 def _fitted(name: str, value: Any, model: Any, misfits: Misfits) -> Any:
     """Give tensors the type and the device of those whose place they take; one of another shape does not fit."""
-    if isinstance(value, MutableMapping) and isinstance(model, Mapping):
-        entries = cast("MutableMapping[Any, Any]", value)  # `like` has made it, of the kind of the model
+    if isinstance(value, dict) and isinstance(model, Mapping):  # of the kind of the model, as `like` has made it
+        entries: dict[Any, Any] = value
         for key, part in entries.items():
             entries[key] = _fitted(f"{name}.{key}", part, model.get(key), misfits)
         return entries
