@@ -300,6 +300,17 @@ def test_other_data_is_refused_by_name_or_accepted_by_a_word() -> None:
     assert tell(smaller, checkpoint=whole.kept[1], epochs=2, accept="train.*").history
 
 
+def test_a_class_is_the_same_when_its_file_is_run_and_when_it_is_imported() -> None:
+    """Then it is of `__main__`, which is not the name of a module; one of another name is another one."""
+    checkpoint = tell(data_loaders(), epochs=2).kept[1]
+    data = checkpoint.run["loaders"]["train"]["data"]
+    data["dataset"] = "Points"
+    assert tell(data_loaders(), checkpoint=checkpoint, epochs=2).history
+    data["dataset"] = "ints"
+    with pytest.raises(MismatchedRun, match=r"dataset = ints .* now tests\.training\.resuming\.Points"):
+        tell(data_loaders(), checkpoint=checkpoint, epochs=2)
+
+
 def test_a_listener_that_remembers_needs_a_name_of_its_own() -> None:
     """Refused before the first batch: one without a name, and two of the same."""
     nameless = Consumer()

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from torchsystem.domain.plain import Plain, plain
 from torchsystem.errors import InexactLoader, InvalidSplit, MismatchedRun
-from torchsystem.training.data import description
+from torchsystem.training.data import agree, description
 from torchsystem.training.exactness import has_items, has_state, inexact, made_while_fetching, obstacle
 from torchsystem.training.held import generators_in, generators_of
 from torchsystem.training.randomness import are_equal, capture, put_back
@@ -136,7 +136,7 @@ class Cursor:
         """
         ours, theirs = self._data, state["data"]
         for name in sorted(ours.keys() | theirs.keys()):
-            if ours.get(name) != theirs.get(name):
+            if not agree(ours.get(name), theirs.get(name)):
                 self._refuse(name, theirs.get(name), ours.get(name), accept)
         self._accept = accept
         self._kept = {**state, "now": Moment(common, state["own"])}

@@ -34,6 +34,18 @@ def description(loader: object) -> dict[str, Plain]:
     }
 
 
+def agree(one: Plain, other: Plain) -> bool:
+    """Tell whether two descriptions are of the same; a file is another module when it is run than when it is imported.
+
+    Examples:
+        >>> agree("Digits", "data.Digits"), agree("Digits", "data.OtherDigits")
+        (True, False)
+    """
+    if isinstance(one, str) and isinstance(other, str):
+        return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
+    return bool(one == other)
+
+
 def _length(name: str, sized: object) -> dict[str, Plain]:
     try:
         return {name: len(sized)} if isinstance(sized, Sized) else {}
@@ -49,4 +61,5 @@ def _known(thing: object) -> Plain:
 
 
 def _named(thing: object) -> str:
-    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+    kind = type(thing)
+    return kind.__qualname__ if kind.__module__ == "__main__" else f"{kind.__module__}.{kind.__qualname__}"
