@@ -69,6 +69,8 @@ def in_use() -> dict[str, Any]:
         module = getattr(torch, kind)
         if module.is_initialized():
             generators |= {f"{kind}:{index}": each for index, each in enumerate(module.default_generators)}
+    if torch.backends.mps.is_available():
+        generators["mps"] = torch.mps._get_default_mps_generator()  # noqa: SLF001 - torch tells it nowhere else
     return generators
 
 
