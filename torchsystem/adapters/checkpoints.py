@@ -8,11 +8,11 @@ from typing import Any, Literal
 from warnings import warn
 from weakref import WeakKeyDictionary
 
-from torchsystem.adapters.immediacy import demand_inline
+from torchsystem.adapters.immediacy import Immediate
 from torchsystem.domain import Aggregate
 from torchsystem.errors import InvalidOption
 from torchsystem.progress import Progress
-from torchsystem.services import Consumer, Registered, handler
+from torchsystem.services import handler
 from torchsystem.storage import BegunAnew, Repository, Retention
 from torchsystem.training.events import BatchEnded, EpochEnded, Interrupted, ProcessStarted, TrainingEnded
 from torchsystem.training.run import Run, under_way
@@ -22,7 +22,7 @@ from torchsystem.triggers import every as every_so_often
 Best = tuple[str, Literal["min", "max"]]
 
 
-class Checkpoints(Consumer):
+class Checkpoints(Immediate):
     """Save an aggregate and its run, so that the same lines, started again, go on exactly where they were.
 
     It saves at safe points, when a trigger fires, at the end of the training, and when a signal came. The state is
@@ -95,15 +95,6 @@ class Checkpoints(Consumer):
         self._wanted: WeakKeyDictionary[Aggregate, dict[str, float]] = WeakKeyDictionary()
         look = self._look_at_epochs if trigger.units == {"epochs"} else self._look
         self.handler(when=trigger)(look)
-
-    @handler
-    def settle(self, event: Registered) -> None:
-        """See to it that it hears of a batch before the next one is fitted.
-
-        Raises:
-            InvalidOption: It is not delivered to inline.
-        """
-        demand_inline(self, event.producer)
 
     @handler
     def begin(self, event: ProcessStarted) -> None:

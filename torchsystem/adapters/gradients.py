@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from torchsystem.adapters.immediacy import demand_inline
+from torchsystem.adapters.immediacy import Immediate
 from torchsystem.adapters.moments import StepMoments
 from torchsystem.adapters.parts import demand_optimization, optimizations
 from torchsystem.domain import Aggregate
 from torchsystem.errors import InvalidOption, InvalidState
-from torchsystem.services import Consumer, Producer, Registered, event, handler
+from torchsystem.services import Producer, Registered, event, handler
 from torchsystem.training.events import GradientsUpdated, Lifecycle, ProcessStarted, TrainingStarted
 from torchsystem.triggers import Trigger, every
 
@@ -73,7 +73,7 @@ class Norms(NamedTuple):
     norms: dict[str, float]
 
 
-class Gradients(Consumer):
+class Gradients(Immediate):
     """Record the norms of gradients on an interval, and tell of those that vanish or explode.
 
     It looks before real steps: at the whole gradient of what was accumulated, unscaled and not yet clipped. All norms
@@ -134,12 +134,7 @@ class Gradients(Consumer):
 
     @handler
     def know(self, event: Registered) -> None:
-        """Remember to whom to tell.
-
-        Raises:
-            InvalidOption: It is not delivered to inline, when gradients are what they are.
-        """
-        demand_inline(self, event.producer)
+        """Remember to whom to tell."""
         if event.producer not in self._producers:
             self._producers.append(event.producer)
 

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 from torchsystem.errors import InvalidOption
-from torchsystem.services import Consumer, Producer
+from torchsystem.services import Consumer, Registered, handler
 
 
-def demand_inline(listener: Consumer, producer: Producer) -> None:
-    """Refuse to be delivered to later, or by another thread: what is trained has changed by then, or changes meanwhile.
+class Immediate(Consumer):
+    """A listener that looks at what is trained while an event is dispatched, and so is delivered to inline.
 
-    Args:
-        listener: The listener, which was just plugged in.
-        producer: Where.
-
-    Raises:
-        InvalidOption: It is not delivered to inline.
+    Delivered to later, or by another thread, it would look at what has changed by then, or changes meanwhile.
 
     Examples:
-        >>> from torchsystem.adapters.immediacy import demand_inline
-        >>> from torchsystem.services import Consumer, Producer, background
-        >>> producer, rates = Producer(), Consumer("rates")
-        >>> producer.register(rates, delivery=background())
+        >>> from torchsystem.adapters.immediacy import Immediate
         >>> from torchsystem.errors import InvalidOption
+        >>> from torchsystem.services import Producer, background
         >>> try:
-        ...     demand_inline(rates, producer)
+        ...     Producer().register(Immediate("rates"), delivery=background())
         ... except InvalidOption as error:
         ...     print(str(error)[-38:])
         Register it there without `delivery=`.
     """
-    try:
-        producer.register(listener, delivery="inline")  # which changes nothing for who is plugged in so
-    except InvalidOption as error:
-        message = (
-            f"{listener!r} looks at what is trained at the very moment of an event, so it can be delivered to neither "
-            f"later nor by a thread of its own. Register it there without `delivery=`."
-        )
-        raise InvalidOption(message) from error
+
+    @handler
+    def settle(self, event: Registered) -> None:
+        """Refuse to be delivered to at any other moment.
+
+        Raises:
+            InvalidOption: It is not delivered to inline.
+        """
+        try:
+            event.producer.register(self, delivery="inline")  # which changes nothing for who is plugged in so
+        except InvalidOption as error:
+            message = (
+                f"{self!r} looks at what is trained at the very moment of an event, so it can be delivered to neither "
+                f"later nor by a thread of its own. Register it there without `delivery=`."
+            )
+            raise InvalidOption(message) from error

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from torchsystem.adapters.immediacy import demand_inline
+from torchsystem.adapters.immediacy import Immediate
 from torchsystem.adapters.parts import learning_rates
 from torchsystem.errors import InvalidState, MissingOptimizer
-from torchsystem.services import Consumer, Registered, handler
+from torchsystem.services import handler
 from torchsystem.training.events import BatchStarted, EpochStarted, Lifecycle, ProcessStarted, TrainingStarted
 from torchsystem.triggers import Trigger
 
@@ -33,7 +33,7 @@ class Rate(NamedTuple):
     value: float
 
 
-class LearningRate(Consumer):
+class LearningRate(Immediate):
     """Record learning rates, at the beginning of each epoch or as often as a trigger says.
 
     What is recorded is its state, so that the records of a run that goes on have neither gaps nor doubles.
@@ -78,15 +78,6 @@ class LearningRate(Consumer):
             group: The position of the group.
         """
         return [each.value for each in self.records if each.optimizer == optimizer and each.group == group]
-
-    @handler
-    def settle(self, event: Registered) -> None:
-        """See to it that rates are looked at while they hold.
-
-        Raises:
-            InvalidOption: It is not delivered to inline.
-        """
-        demand_inline(self, event.producer)
 
     @handler
     def begin(self, event: ProcessStarted) -> None:

@@ -28,7 +28,7 @@ from torchsystem.adapters.examples import FirstExamples, show
 from torchsystem.adapters.histograms import gradients as gradients_of
 from torchsystem.adapters.histograms import weights as weights_of
 from torchsystem.adapters.histograms import write_histograms
-from torchsystem.adapters.immediacy import demand_inline
+from torchsystem.adapters.immediacy import Immediate
 from torchsystem.adapters.losses import Losses
 from torchsystem.adapters.moments import StepMoments
 from torchsystem.adapters.parts import demand_optimization, describe, flat, learning_rates, scalar
@@ -39,7 +39,7 @@ from torchsystem.adapters.writers import Writers, writer, writers
 from torchsystem.depends import Depends
 from torchsystem.errors import InvalidOption, MissingMetric
 from torchsystem.progress import Progress
-from torchsystem.services import Registered, handler
+from torchsystem.services import handler
 from torchsystem.training.events import (
     BatchEnded,
     BatchPredicted,
@@ -64,7 +64,7 @@ Examples: TypeAlias = Callable[[BatchPredicted], Mapping[str, Tensor | str]]
 BEFORE_CHECKPOINTS, LAST = -1, 1000  # orders: what a checkpoint says was written is written before it is made
 
 
-class TensorBoard(Resident):
+class TensorBoard(Immediate, Resident):
     """Write what TensorBoard shows of a run: curves, learning rates, hyper-parameters, configuration, histograms.
 
     Every metric is a tag, such as `"loss"`, and every split a series of it, so that `"train"` and `"validation"` share
@@ -148,15 +148,6 @@ class TensorBoard(Resident):
         self._shown: dict[str, int] = {}  # after which batch the examples of a split were shown last
         if self._examples is not None:
             self.handler(self._write_examples)
-
-    @handler
-    def settle(self, event: Registered) -> None:
-        """See to it that weights, gradients and learning rates are looked at while they are what they are.
-
-        Raises:
-            InvalidOption: It is not delivered to inline.
-        """
-        demand_inline(self, event.producer)
 
     @handler(order=BEFORE_CHECKPOINTS - 1)
     def begin(self, event: ProcessStarted) -> None:
