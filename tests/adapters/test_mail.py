@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from tests.adapters.mailserver import HOST, Server, make_certificate, serving
 from tests.training.fakes import Learner, loader
-from torchsystem.adapters import mail as module
+from torchsystem.adapters.letters import MOST
 from torchsystem.adapters.mail import Mail
 from torchsystem.adapters.plots import Plots
 from torchsystem.errors import InvalidMail, NonFiniteLoss, UnboundInterface
@@ -281,7 +281,7 @@ def test_attachments_that_would_make_it_too_large_are_named(server: Server, tmp_
     """Rather than the whole mail refused."""
     large = tmp_path / "large.bin"
     with large.open("wb") as stream:
-        stream.truncate(module.MOST + 1)
+        stream.truncate(MOST + 1)
     letter = plain(server).compose(ended(), [large])
     assert list(letter.iter_attachments()) == []
     assert f"Not attached, for its size: {large}" in letter.get_content()
@@ -291,7 +291,7 @@ def test_a_mail_that_is_as_large_as_may_be_is_taken_by_most(tmp_path: Path, serv
     """As it is sent, not as the files are: many servers refuse more than 25 MB."""
     large = tmp_path / "large.bin"
     with large.open("wb") as stream:
-        stream.truncate(module.MOST)
+        stream.truncate(MOST)
     letter = plain(server).compose(ended(), [large])
     assert len(list(letter.iter_attachments())) == 1
     assert len(letter.as_bytes()) < 25_000_000

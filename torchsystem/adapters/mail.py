@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 import math
-import mimetypes
 import smtplib
 import ssl
-import stat
 from collections.abc import Iterable, Mapping, Sequence
 from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.utils import formatdate, make_msgid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import SecretStr
 
-from torchsystem.adapters.causes import said, writable
+from torchsystem.adapters.letters import letter, one_line
 from torchsystem.errors import InvalidMail
 from torchsystem.services import Consumer, Depends, Mailbox, handler, mailbox
 from torchsystem.training.events import EpochEnded, Lifecycle, ProcessStarted, TrainingEnded, TrainingFailed
@@ -32,7 +29,6 @@ Security = Literal["starttls", "ssl", "none"]
 
 PORTS = {"starttls": 587, "ssl": 465, "none": 25}
 AFTER_ALL = 100  # after those who draw and measure at the end
-MOST = 17 * 2**20  # bytes of attachments, which are a third larger when sent; many servers take 25 MB at most
 
 
 class Mail(Consumer):
@@ -130,15 +126,8 @@ class Mail(Consumer):
             event: What it is about.
             paths: The files to attach. One that cannot be, or that would make it too large, is named in the text.
         """
-        message = EmailMessage()
-        message["Subject"] = _one_line(f"{self.subject} {_headline(event)}")
+        message = letter(event, subject=self.subject, metrics=self._metrics, paths=paths)
         message["From"], message["To"] = self.sender, ", ".join(self.to)
-        message["Date"], message["Message-ID"] = formatdate(), make_msgid(domain="torchsystem.invalid")
-        files, missing = _gather(paths)
-        message.set_content(writable("\n".join([*_body(event, self._metrics), *missing, ""])))
-        for path, content in files.items():
-            main, sub = _kind(path)
-            message.add_attachment(content, maintype=main, subtype=sub, filename=_one_line(path.name))
         return message
 
     def _prepare(self, event: ProcessStarted, box: Mailbox = Depends(mailbox)) -> None:
@@ -206,77 +195,6 @@ def _encrypt(server: smtplib.SMTP, context: ssl.SSLContext) -> None:
     server.starttls(context=context)
 
 
-def _headline(event: TrainingEnded | TrainingFailed) -> str:
-    what = type(event.aggregate).__name__
-    if isinstance(event, TrainingFailed):
-        return f"{what} failed after epoch {event.progress.epoch}: {type(event.error).__name__}"
-    return f"{what} ended after epoch {event.progress.epoch}: {event.reason}"
-
-
-def _body(event: TrainingEnded | TrainingFailed, metrics: Mapping[str, float]) -> list[str]:
-    progress = event.progress
-    lines = [
-        f"{_headline(event)}.",
-        "",
-        f"Epochs: {progress.epoch}, batches: {progress.batch}, steps: {progress.step}, samples: {progress.samples}",
-        f"Seconds: {progress.elapsed:.0f}",
-    ]
-    if event.aggregate.is_initialized():
-        lines.append(f"Id: {event.aggregate.id}")
-    if metrics:
-        lines += ["", "Metrics of the last epoch:", *(f"  {name}: {_shown(value)}" for name, value in metrics.items())]
-    if isinstance(event, TrainingFailed):
-        lines += ["", *said(event.error).splitlines()]
-    return lines
-
-
-def _shown(value: object) -> str:
-    """Show a metric; one that is no number is for others to refuse, and keeps no mail from being sent."""
-    try:
-        return f"{float(value):.6g}"  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    except (OverflowError, RuntimeError, TypeError, ValueError):
-        return str(value)
-
-
-def _kind(path: Path) -> tuple[str, str]:
-    """Return the type of an attachment. A message in a message is no bytes to a mail, and what is packed is packed."""
-    kind, packed = mimetypes.guess_type(path.name)
-    main, _, sub = (kind or "").partition("/")
-    is_plain = packed is None and main in {"application", "audio", "image", "text", "video"}
-    return (main, sub) if is_plain else ("application", "octet-stream")
-
-
-def _gather(paths: Iterable[str | Path]) -> tuple[dict[Path, bytes], list[str]]:
-    """Read the files, each once; return what there is, and what to say of those that are not attached."""
-    files: dict[Path, bytes] = {}
-    missing: list[str] = []
-    size = 0
-    for name in paths:
-        try:
-            path = Path(name)
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # reading what others write to would wait for them
-                missing.append(f"Not attached, for it is no file: {path}")
-            elif size + status.st_size > MOST:
-                missing.append(f"Not attached, for its size: {path}")
-            elif path not in files:
-                files[path] = path.read_bytes()
-                size += len(files[path])
-        except OSError as error:
-            missing.append(f"Not attached: {name} ({error.strerror})")
-        except (TypeError, ValueError) as error:
-            missing.append(f"Not attached: {name!r} ({error})")
-    missing = list(dict.fromkeys(missing))
-    for line in missing:
-        logger.warning("%s", line)
-    return files, ["", *missing] if missing else []
-
-
-def _one_line(text: str) -> str:
-    """Return a text without line breaks and other control characters, so that it is one header and no other."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)[:200]
-
-
 def _check(mail: Mail) -> None:
     """Refuse what could not be sent.
 
@@ -289,7 +207,7 @@ def _check(mail: Mail) -> None:
             not mail.to or not all(map(_is_address, [mail.sender, *mail.to]))
         ),
         "Write host= as the name of a server, like 'mail.example.org'": (
-            not mail.host or _one_line(mail.host) != mail.host
+            not mail.host or one_line(mail.host) != mail.host
         ),
         "Write port= as a number, like 587": not isinstance(mail.port, int) or not 0 < mail.port < 2**16,
         "Write timeout= as seconds above 0": (
