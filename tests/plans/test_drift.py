@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import importlib.util
+import os
+from itertools import count
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +15,9 @@ from tests.plans.fakes import Calls, Crash
 from torchsystem.errors import InvalidPlan, PlanDrift, UnknownJournalStep
 from torchsystem.plans import MemoryJournal, Plan, step_key
 from torchsystem.services import Service
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Steps = list[tuple[str, dict[str, Any]]]
 
@@ -114,6 +120,16 @@ def test_changed_code_is_noticed() -> None:
             run(f"def train(lr): {changed}")
 
 
+@pytest.mark.parametrize("change", [("by=2", "by=3"), ("by=2", "*, by=2"), ("*, by=2", "*, by=3"), ("by=(1,)", "by=2")])
+def test_changed_defaults_of_a_function_without_a_file_are_noticed(change: tuple[str, str]) -> None:
+    """They are no part of its byte code."""
+    from torchsystem.plans.versions import version_of  # noqa: PLC0415
+
+    versions = [version_of(written(f"def train(lr, {by}): return lr").handlers["train"]) for by in change]
+    assert versions[0] != versions[1]
+    assert versions[0] == version_of(written(f"def train(lr, {change[0]}): return lr").handlers["train"])
+
+
 def test_changed_code_is_noticed_through_injection() -> None:
     """The version is that of what was written, not of what is generated around it."""
     from torchsystem.plans.versions import version_of  # noqa: PLC0415
@@ -161,6 +177,46 @@ def test_comments_layout_and_docstring_are_no_change() -> None:
 
     assert version_of(make_one()) == version_of(make_two())
     assert version_of(make_one()) != version_of(make_three())
+
+
+def imported(path: Path) -> Any:
+    """Return the function `train` of a module, imported anew."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.train
+
+
+def test_a_file_that_changed_since_is_not_the_text_of_what_runs(tmp_path: Path) -> None:
+    """As in a notebook, or in a worker that has imported it before: the old function is not taken for the new one."""
+    from torchsystem.plans.versions import BEGUN, version_of  # noqa: PLC0415
+
+    path, times = tmp_path / "module_that_changes.py", count(3600)
+
+    def write(text: str) -> None:
+        path.write_text(f"number = 0\n\n\n{text}")
+        os.utime(path, (BEGUN + next(times),) * 2)
+
+    write("def train(lr):\n    return [lr * 2 for _ in range(3)]\n")
+    first, seen = imported(path), version_of(imported(path))
+    write("# as before\ndef train(lr):\n    return [lr * 2 for _ in range(3)]\n")
+    assert version_of(first) == version_of(imported(path)) == seen
+    old = imported(path)
+    write("def train(lr):\n    return [lr * 3 for _ in range(3)]\n")
+    assert len({seen, version_of(old), version_of(imported(path))}) == 3
+    write("def train(lr, times=3):\n    return lr * times\n")
+    other = imported(path)
+    write("def train(lr, times=4):\n    return lr * times\n")
+    assert version_of(other) != version_of(imported(path))
+    write("def train(lr):\n    return lr\n")
+    moved = imported(path)
+    write("def other(lr):\n    return lr\n\n\ndef train(lr):\n    return lr\n")
+    assert version_of(moved) == version_of(imported(path))
+    half = imported(path)
+    write("def train(lr):\n    return [")
+    assert version_of(half) not in {seen, version_of(old)}
 
 
 def test_another_order_is_refused_by_name_or_accepted() -> None:
@@ -283,6 +339,14 @@ def test_a_reset_reaches_what_refers_to_the_step_in_the_journal_alone(now: Steps
     assert world.ran == ["a1", "ba1", "cba1", "a2"]
     assert world.run(("a", 2), ("b", -1), ("c", -1)) == "cba2"
     assert world.ran == ["ba2", "cba2"]
+
+
+def test_a_reset_reaches_what_refers_to_the_step_in_the_plan_alone() -> None:
+    """As the plan is now: what the journal does not know yet is no drift then."""
+    world = World()
+    world.run(("a", 1), ("b", 5))
+    assert world.plan(("a", 1), ("b", -1)).reset("a/0", world.journal) == ["a/0", "b/0"]
+    assert world.run(("a", 1), ("b", -1)) == "ba1"
 
 
 def test_a_reset_leaves_alone_what_was_never_done() -> None:
