@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import fsspec
 import pytest
@@ -314,17 +315,17 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Sto
     host, port = server.get_host_and_port()
     endpoint = {"endpoint_url": f"http://{host}:{port}", "region_name": "eu-west-1"}
     options: dict[str, Any] = {"key": "nobody", "secret": "nothing", "client_kwargs": endpoint}
-    fsspec.filesystem("s3", **options).mkdir("mirrors")
+    fsspec.filesystem("s3", **options).mkdir(name := f"mirrors-{uuid4().hex}")
     here = tmp_path_factory.mktemp("here")
     done = subprocess.run(  # noqa: S603 - our own interpreter, our own program
-        [sys.executable, "-m", "tests.adapters.program", str(here), "s3://mirrors/runs", json.dumps(options)],
+        [sys.executable, "-m", "tests.adapters.program", str(here), f"s3://{name}/runs", json.dumps(options)],
         cwd=HOUSE,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr
-    yield here, Store("s3://mirrors/runs", options=options)
+    yield here, Store(f"s3://{name}/runs", options=options)
     server.stop()
 
 

@@ -110,8 +110,12 @@ def calls_of(run: Callable[[Batches], None]) -> float:
         given = [(torch.randn(4, 8, generator=generator), torch.arange(4) % 3) for _ in range(number)]
         run(given[:1])  # what is done once for a process is no batch's business
         gc.collect()  # nor is what other tests have left behind
-        profile = cProfile.Profile()
-        profile.runcall(run, given)
+        gc.disable()  # nor what is called whenever there is garbage
+        try:
+            profile = cProfile.Profile()
+            profile.runcall(run, given)
+        finally:
+            gc.enable()
         counts.append(vars(pstats.Stats(profile))["total_calls"])
     return (counts[1] - counts[0]) / 128
 
