@@ -354,3 +354,10 @@ def test_a_network_alone_is_no_aggregate_for_any_handler(training: Training, nam
     """It is told what is, instead of which attribute a network lacks."""
     with pytest.raises(NotAnAggregate, match=r"a Linear is no aggregate\. Train Supervised"):
         training.handle(name, nn.Linear(2, 2), loader())
+
+
+def test_a_training_takes_the_accelerator_that_there_is() -> None:
+    """Nothing has to be bound to train on it; nor where there is none."""
+    kinds = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available, "xpu": torch.xpu.is_available}
+    there = [kind for kind, is_available in kinds.items() if is_available()]
+    assert device() in (there or ["cpu"])

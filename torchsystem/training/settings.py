@@ -18,8 +18,9 @@ from torchsystem.training.precision import Precision, type_of
 
 
 def device() -> str | torch.device:
-    """Say where to train: on the GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Say where to train: on the GPU if there is one, of whatever make."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if accelerator is None else accelerator.type
 
 
 def precision() -> torch.dtype | Precision | None:
