@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torchsystem.adapters.screens import Screen, View, rich, screen_of
@@ -164,9 +165,9 @@ class _Watch:
             self._show(self._screen.mark, between=True)
 
     def end(self, word: str) -> None:
-        """Show how it ended, once."""
+        """Show how it ended, once; how long it would have taken, had it gone on, matters to nobody now."""
         with self._guard:
-            self._show(lambda view: self._screen.end(view, word), between=True)
+            self._show(lambda view: self._screen.end(replace(view, left=None), word), between=True)
             self._is_over.set()
 
     def at_exit(self, start: float) -> None:  # noqa: ARG002 - there is nothing to wait for
