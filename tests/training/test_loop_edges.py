@@ -228,12 +228,12 @@ def test_a_thread_does_not_train_what_another_trains(training: Training) -> None
     @consumer.handler
     def wait(event: EpochStarted) -> None:
         entered.set()
-        assert go_on.wait(60)
+        assert go_on.wait(200)
 
     training.producer.register(consumer)
     thread = threading.Thread(target=training.fit, args=(model, {"train": loader()}), kwargs={"epochs": 1})
     thread.start()
-    assert entered.wait(60)
+    assert entered.wait(200)
     try:
         with pytest.raises(AlreadyTraining, match="this Supervised is being trained already"):
             training.handle("fit", model, {"train": loader()}, epochs=1)
