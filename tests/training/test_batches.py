@@ -71,6 +71,8 @@ COUNTED: list[Any] = [
     pack_sequence([torch.zeros(4, 2), torch.zeros(3, 2), torch.zeros(1, 2)]),
     (pack_sequence([torch.zeros(4, 2), torch.zeros(3, 2), torch.zeros(1, 2)]), torch.zeros(7)),
     SimpleNamespace(name="a text", inputs=rows()),
+    {"inputs": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(1), torch.zeros(4)], layout=torch.jagged)},
+    (torch.eye(3).to_sparse(), torch.zeros(7)),
     Frozen(rows(), ["a"]),
     Sized(),
     (Sized(), torch.zeros(7)),

@@ -59,9 +59,15 @@ def samples_in(batch: Any) -> int:
 def _lengths(value: Any) -> Iterator[int]:
     """Yield what may be the number of samples, the best first."""
     leaves = [*_leaves(value)]
-    yield from (len(leaf) for leaf in leaves if hasattr(leaf, "__len__") and getattr(leaf, "shape", None) != ())
+    yield from (length for length in map(_length, leaves) if length is not None)
     yield from (1 for leaf in leaves if isinstance(leaf, Tensor))
     yield from (len(part) for part in _parts(value) if isinstance(part, tuple | list) and part)
+
+
+def _length(leaf: Any) -> int | None:
+    if isinstance(leaf, Tensor):
+        return leaf.size(0) if leaf.dim() else None  # nested ones have no `len`
+    return len(leaf) if hasattr(leaf, "__len__") and getattr(leaf, "shape", None) != () else None
 
 
 def _leaves(value: Any) -> Iterator[Any]:
