@@ -329,17 +329,16 @@ def test_a_pool_may_break_while_it_is_given_the_steps_of_another() -> None:
 
 
 def test_the_failure_of_a_step_is_raised_though_the_engine_breaks_after_it() -> None:
-    """It is what there is to mend; the engine was about to be closed."""
+    """It is what there is to mend; the engine was about to be closed, and no other one is made for what is left."""
     calls = Calls()
 
     pending: list[Future[Any]] = []
 
     class Ending(ThreadPoolExecutor):
         def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
-            future = super().submit(*args, **kwargs)
             if not pending:
-                pending.append(future)
-                return future
+                pending.append(super().submit(*args, **kwargs))
+                return pending[0]
             broken: Future[Any] = Future()
             broken.set_running_or_notify_cancel()
             pending[0].add_done_callback(lambda _: broken.set_exception(BrokenExecutor("a worker died")))
@@ -349,8 +348,10 @@ def test_the_failure_of_a_step_is_raised_though_the_engine_breaks_after_it() -> 
         raise LookupError("a step")
 
     calls.behaviour[0] = fail
+    pools: list[type[ThreadPoolExecutor]] = [Ending, ThreadPoolExecutor]
     with pytest.raises(LookupError, match="a step"):
-        calls.plan([[], []]).run(MemoryJournal(), executor=lambda: Ending(1))
+        calls.plan([[], []]).run(MemoryJournal(), executor=lambda: pools.pop(0)(1))
+    assert calls.made == [0]
 
 
 def test_an_executor_that_was_shut_down_is_told_of() -> None:
