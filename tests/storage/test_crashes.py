@@ -29,7 +29,7 @@ def saved(root: Path, disk: Disk, epoch: int) -> bool:
     except PowerLoss:
         return False
     finally:
-        repository._writer._lease.release()  # noqa: SLF001 - a process that is gone holds nothing
+        repository._writer._tenancy.leave(repository._writer)  # noqa: SLF001 - a process that is gone holds nothing
 
 
 def restored(root: Path) -> set[float]:

@@ -16,12 +16,12 @@ from torchsystem.storage import health, subjects
 from torchsystem.storage.alarms import UnknownBest
 from torchsystem.storage.buffers import Buffers
 from torchsystem.storage.checkpoint import Checkpoint
-from torchsystem.storage.lease import Lease
 from torchsystem.storage.ports import Files
 from torchsystem.storage.retention import Retention
 from torchsystem.storage.saving import FailurePolicy, Saver
 from torchsystem.storage.search import readable
 from torchsystem.storage.shelf import Shelf
+from torchsystem.storage.tenancy import tenancy
 
 logger = getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Writer:
     def __init__(self, files: Files, folder: Path, *, on_failure: FailurePolicy, keeps_buffers: bool) -> None:
         self._files = files
         self._folder = folder
-        self._lease = Lease(folder)
+        self._tenancy = tenancy(folder)
         self._saver = Saver(on_failure)
         self._keeps_buffers = keeps_buffers
         self._buffers: dict[Path, Buffers] = {}
@@ -105,7 +105,7 @@ class Writer:
             try:
                 self._saver.settle()
             finally:
-                self._lease.release()
+                self._tenancy.leave(self)
                 self._buffers.clear()
 
     def at_exit(self, start: float) -> None:  # noqa: ARG002 - as everything that finishes then
@@ -114,18 +114,20 @@ class Writer:
         unseen = self._saver.unseen()
         if unseen is not None:
             logger.error("the last checkpoint in %s was not saved: %s", self._folder, unseen)
-        self._lease.release()
+        self._tenancy.leave(self)
 
     def _hold(self) -> Literal[True]:
         """Take the folder, and clean it if it was not held."""
         self._files.make_folder(self._folder)
-        if self._lease.take():
-            for name in self._files.list(self._folder):
-                with suppress(NotADirectoryError, PermissionError):  # what cannot be read is no folder of ours
-                    left = Shelf(self._files, self._folder / name, id=name, run="").clean()
-                    if left:
-                        logger.warning("removed what killed saves have left in %s: %s", name, ", ".join(left))
+        self._tenancy.enter(self, self._clean)
         return True
+
+    def _clean(self) -> None:
+        for name in self._files.list(self._folder):
+            with suppress(NotADirectoryError, PermissionError):  # what cannot be read is no folder of ours
+                left = Shelf(self._files, self._folder / name, id=name, run="").clean()
+                if left:
+                    logger.warning("removed what killed saves have left in %s: %s", name, ", ".join(left))
 
     def _write(
         self,
@@ -135,12 +137,23 @@ class Writer:
         parameters: frozenset[str],
         retention: Retention,
     ) -> Checkpoint:
-        """Write a checkpoint, and remove those that it makes superfluous."""
+        """Write a checkpoint, and remove those that it makes superfluous; nobody else of this process writes there."""
+        with self._tenancy.turn(shelf.folder.name):
+            return self._write_in_turn(shelf, draft, state, parameters, retention)
+
+    def _write_in_turn(
+        self,
+        shelf: Shelf,
+        draft: Checkpoint,
+        state: dict[str, Plain],
+        parameters: frozenset[str],
+        retention: Retention,
+    ) -> Checkpoint:
         checkpoint = shelf.write(
             draft,
             state,
             before_it_is_written=partial(health.check, state["snapshot"], parameters),
-            before_it_counts=self._lease.check,
+            before_it_counts=self._tenancy.check,
         )
         logger.info("saved %s", checkpoint)
         superfluous = [] if retention.keep_last is None else retention.superfluous([*readable(shelf)])
