@@ -7,13 +7,13 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from threading import Condition, Event, Thread
-from typing import Self, TypeAlias
+from typing import Self
 
 from torchsystem.errors import InvalidMirror, MirrorClosed, OutsideRoot, TorchSystemError
 from torchsystem.services.processes import finish_at_exit, hurry_before_exit
+from torchsystem.storage.news import Delayed, Incomplete, News, Recovered
 from torchsystem.storage.outbox import Outbox, signature
 from torchsystem.storage.segments import check_key
 from torchsystem.storage.store import Store
@@ -22,46 +22,6 @@ logger = logging.getLogger(__name__)
 
 REMIND = 600.0  # seconds after which it is said again that a store is away
 AT_EXIT = 10.0  # seconds that the end of the interpreter waits for what was not closed
-
-
-@dataclass(frozen=True, slots=True)
-class Delayed:
-    """A store is away: what is to be mirrored waits, and training goes on.
-
-    Attributes:
-        error: What went wrong last.
-        waiting: How many files wait.
-        seconds: After how many seconds it is tried again.
-    """
-
-    error: Exception
-    waiting: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """A store that was away takes files again.
-
-    Attributes:
-        waiting: How many files wait.
-    """
-
-    waiting: int
-
-
-@dataclass(frozen=True, slots=True)
-class Incomplete:
-    """A mirror was closed before all was mirrored.
-
-    Attributes:
-        files: What is missing there, or old, by path in the folder.
-    """
-
-    files: tuple[str, ...]
-
-
-News: TypeAlias = Delayed | Recovered | Incomplete
 
 
 def is_manifest(key: str) -> bool:
