@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchsystem.errors import DamagedArtefact, InvalidContent
+from torchsystem.errors import DamagedArtefact, InvalidContent, InvalidStore
 from torchsystem.storage.places import Source
 from torchsystem.storage.templates import NUMBER
+
+DIGEST = re.compile("[0-9a-fA-F]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,18 @@ def check_content(source: Source) -> Source:
         message = f"{type(source).__name__} cannot be stored. Give bytes, as text.encode(), or the Path of a file."
         raise InvalidContent(message)
     return source
+
+
+def check_digest(sha256: object) -> str:
+    """Return a digest, or the beginning of one, as it is recorded; an empty one would be found in everything.
+
+    Raises:
+        InvalidStore: It is none.
+    """
+    if not isinstance(sha256, str) or not DIGEST.fullmatch(sha256):
+        message = f"sha256={sha256!r} is no digest. Write up to 64 hexadecimal digits, as in artefact.sha256."
+        raise InvalidStore(message)
+    return sha256.lower()
 
 
 def digest(source: Source) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from torchsystem.errors import InvalidStore, MissingExtra, NotExclusive
 from torchsystem.services.processes import ForkSafeLock
-from torchsystem.storage.places import Source
+from torchsystem.storage.places import Folder, Place, Source, is_address
 from torchsystem.storage.segments import OURS
 
 # Where `pipe_file(mode="create")` was measured to let one of several through. Elsewhere, fsspec may look first and
@@ -169,6 +169,30 @@ class Elsewhere:
         finally:
             self.remove(key)
         self._tried = True
+
+
+def place_of(root: str | Path, options: Mapping[str, Any], *, exclusive: bool) -> Place:
+    """Return the place that a root is: a folder, or one behind an address.
+
+    Args:
+        root: The folder, or the address.
+        options: What the file system of an address takes.
+        exclusive: As for `Elsewhere`.
+
+    Raises:
+        InvalidStore: It is neither, or a folder that takes no options.
+        MissingExtra: The package that reaches such an address is not installed.
+    """
+    if isinstance(root, str) and "://" in root and not root.startswith(("file://", "local://")):
+        return Elsewhere(root, options, exclusive=exclusive)
+    path = Path(root.partition("://")[2]) if isinstance(root, str) and "://" in root else Path(root)
+    if is_address(path):
+        message = f"{root!r} is no folder. Write the address as a text, with two slashes: 's3://bucket/folder'."
+        raise InvalidStore(message)
+    if options:
+        message = f"{root!r} is a folder, and takes no options. Leave out {', '.join(options)}."
+        raise InvalidStore(message)
+    return Folder(path)
 
 
 def _check_protocol(fsspec: Any, url: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -13,19 +12,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from torchsystem.errors import DamagedArtefact, InvalidStore, NotLocal, UnfilledTemplate, UnknownArtefact
-from torchsystem.storage.artefacts import Artefact, check_content, digest, verify
+from torchsystem.storage.artefacts import Artefact, check_content, check_digest, digest, verify
 from torchsystem.storage.catalogue import Catalogue, within
-from torchsystem.storage.elsewhere import Elsewhere
+from torchsystem.storage.elsewhere import place_of
 from torchsystem.storage.handed import Handed
 from torchsystem.storage.layout import Layout
 from torchsystem.storage.ledger import Action, Entry, Ledger
-from torchsystem.storage.places import Folder, Place, Source, is_address
+from torchsystem.storage.places import Folder, Source
 from torchsystem.storage.segments import OURS, check_key, check_segment
 from torchsystem.storage.templates import NUMBER, Template, Values
 
 ANY = "*"
 IDENTITY = ("project", "experiment", "run")
-_DIGEST = re.compile("[0-9a-fA-F]{1,64}")
 
 
 class Store:
@@ -71,7 +69,7 @@ class Store:
             raise InvalidStore(message)
         self.layout = Layout() if layout is None else layout
         self.values = dict(values or {})
-        self._place: Place = _place(root, options or {}, exclusive=exclusive)
+        self._place = place_of(root, options or {}, exclusive=exclusive)
         self._ledger = Ledger(self._place, by=by, clock=clock)
         self._catalogue = Catalogue(self._place, self.layout, self._ledger)
         place = self._place
@@ -165,7 +163,7 @@ class Store:
             UnfilledTemplate: A value is of no field.
         """
         template, known = self._filled(kind, values)
-        return self._catalogue.find(template, known, None if sha256 is None else _digest(sha256))
+        return self._catalogue.find(template, known, None if sha256 is None else check_digest(sha256))
 
     def last(self, kind: str, /, *, sha256: str | None = None, **values: str | int) -> Artefact:
         """Find the artefact of a kind that has the highest number.
@@ -364,24 +362,3 @@ class Store:
             key = self.layout.format(template, values)
             self._place.write(key, source)
         return self._catalogue.enter(action, template, key, content, origin)
-
-
-def _digest(sha256: object) -> str:
-    """Return a digest as it is recorded; an empty one would be found in everything."""
-    if not isinstance(sha256, str) or not _DIGEST.fullmatch(sha256):
-        message = f"sha256={sha256!r} is no digest. Write up to 64 hexadecimal digits, as in artefact.sha256."
-        raise InvalidStore(message)
-    return sha256.lower()
-
-
-def _place(root: str | Path, options: Mapping[str, Any], *, exclusive: bool) -> Place:
-    if isinstance(root, str) and "://" in root and not root.startswith(("file://", "local://")):
-        return Elsewhere(root, options, exclusive=exclusive)
-    path = Path(root.partition("://")[2]) if isinstance(root, str) and "://" in root else Path(root)
-    if is_address(path):
-        message = f"{root!r} is no folder. Write the address as a text, with two slashes: 's3://bucket/folder'."
-        raise InvalidStore(message)
-    if options:
-        message = f"{root!r} is a folder, and takes no options. Leave out {', '.join(options)}."
-        raise InvalidStore(message)
-    return Folder(path)
