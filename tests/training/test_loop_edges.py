@@ -184,6 +184,27 @@ def test_who_watches_a_split_waits_until_it_is_due(training: Training) -> None:
     assert model.optimization.learning_rates == {"optimizer": [0.025]}
 
 
+def test_who_watches_later_waits_as_well(training: Training) -> None:
+    """What is delivered in the background is heard when the next epoch is under way, whose splits are its own."""
+    stopping = EarlyStopping("validation/loss", "min", patience=9)
+    late: list[EpochEnded] = []
+    consumer = Consumer()
+
+    @consumer.handler
+    def keep(event: EpochEnded) -> None:
+        late.append(event)
+
+    @consumer.handler
+    def hand_on(event: EpochStarted) -> None:
+        while late:
+            stopping.consume(late.pop())
+
+    training.producer.register(consumer)
+    splits = {"train": loader(), "validation": Split(loader(1), every(3, "epochs"))}
+    training.handle("fit", Learner(), splits, epochs=5)
+    assert (len(late), stopping.best is None) == (1, False)
+
+
 def test_a_metric_that_a_split_does_not_have_is_an_error_when_it_comes(training: Training) -> None:
     """It was waited for in vain."""
     training.producer.register(EarlyStopping("validation/lost", "min", patience=2))

@@ -32,6 +32,10 @@ class Cursors:
         """Refuse, from now on, loaders over which a run cannot be continued exactly."""
         self.are_exact = True
 
+    def __contains__(self, split: str) -> bool:
+        """Tell whether a split has a cursor."""
+        return split in self._cursors
+
     def over(self, loader: Iterable[Any], split: str) -> Cursor:
         """Return the cursor over a loader.
 

@@ -235,9 +235,10 @@ class Run:
             self.reason = self.budget.spent(self.tracker, self.aggregate.epoch)
         return self.reason is None
 
-    def waits_for(self, metric: str) -> bool:
-        """Tell whether a metric is of a split that was not due in the epoch under way, and so may come later."""
-        return self.epoch is not None and metric.rpartition("/")[0] in self.epoch.waiting
+    def waits_for(self, metric: str, reported: Iterable[str]) -> bool:
+        """Tell whether a metric may come later: it is of a split of this run that was not due when these came."""
+        split = metric.rpartition("/")[0]
+        return split in self.cursors and not any(name.rpartition("/")[0] == split for name in reported)
 
     def prepare_epoch(self) -> None:
         """Make ready for an epoch: let go of messages of the last one, and count its batches from 0."""

@@ -91,7 +91,7 @@ class MetricWatch(Guard):
     def _miss(self, event: EpochEnded) -> None:
         """Refuse a metric that never came; one of a split that is not due in each epoch comes now and then."""
         run = under_way(event.aggregate)
-        waits = run is not None and run.waits_for(self.metric)
+        waits = run is not None and run.waits_for(self.metric, event.metrics)
         if not (self._has_come or waits):
             there = ", ".join(event.metrics) or "none"
             message = f"{self.name}: the epoch has no {self.metric!r}. Its metrics are: {there}."
