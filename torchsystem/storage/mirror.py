@@ -15,12 +15,12 @@ from torchsystem.errors import InvalidMirror, MirrorClosed, OutsideRoot, TorchSy
 from torchsystem.services.processes import finish_at_exit, hurry_before_exit
 from torchsystem.storage.news import Delayed, Incomplete, News, Recovered
 from torchsystem.storage.outbox import Outbox, signature
+from torchsystem.storage.patience import Patience
 from torchsystem.storage.segments import check_key
 from torchsystem.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
-REMIND = 600.0  # seconds after which it is said again that a store is away
 AT_EXIT = 10.0  # seconds that the end of the interpreter waits for what was not closed
 
 
@@ -101,14 +101,13 @@ class Mirror:
             raise InvalidMirror(message)
         self._outbox = Outbox(self._root, ignored, capacity)
         self._store, self._into = store, f"{check_key(into)}/" if into else ""
-        self._every, self._first, self._longest = every, first, longest
+        self._every = every
         self._is_last, self._on_news = last, on_news
         self._clock, self._sleep = clock, sleep
         self._process = os.getpid()
         self._loaded = False
         self._scan_at: float | None = clock()
-        self._try_at, self._pause = clock(), 0.0
-        self._said_at, self._is_said = -math.inf, False
+        self._patience = Patience(first, longest, clock)
         self._refused: set[str] = set()
         self._condition = Condition()
         self._calls = 0  # of whoever wants something done, so that the thread does not go to sleep over one
@@ -160,8 +159,8 @@ class Mirror:
             After how many seconds the next is due; None if nothing is to be done until something is told.
         """
         now = self._clock()
-        if now < self._try_at:
-            return self._try_at - now
+        if now < self._patience.until:
+            return self._patience.until - now
         key = None
         try:
             if self._scan_at is not None and now >= self._scan_at:
@@ -174,7 +173,7 @@ class Mirror:
             if key is not None:
                 self._outbox.put(key)
             self._fail(error)
-            return self._try_at - self._clock()
+            return self._patience.until - self._clock()
         return 0.0
 
     def close(self, timeout: float | None = 60.0) -> list[str]:
@@ -190,8 +189,7 @@ class Mirror:
             return []
         with self._condition:
             self._until = math.inf if timeout is None else self._clock() + timeout
-            self._scan_at = self._try_at = self._clock()
-            self._call()
+            self._call(to_scan=True)
         if self._thread is None:
             self._run()
         else:
@@ -209,9 +207,8 @@ class Mirror:
             return
         self._exit = time.monotonic()
         with self._condition:
-            self._scan_at = self._try_at = self._clock()
             self._rests.clear()
-            self._call()
+            self._call(to_scan=True)
         self._rests.wait(AT_EXIT)
 
     def at_exit(self, start: float) -> None:
@@ -244,8 +241,11 @@ class Mirror:
                     self._rests.set()
                     self._condition.wait(seconds)
 
-    def _call(self) -> None:
-        """Wake the thread; the condition is held."""
+    def _call(self, *, to_scan: bool = False) -> None:
+        """Wake the thread, to look through the folder and wait for nothing if that is wanted; the condition is held."""
+        if to_scan:
+            self._scan_at = self._clock()
+            self._patience.end()
         self._calls += 1
         self._condition.notify()
 
@@ -320,20 +320,13 @@ class Mirror:
         return True
 
     def _fail(self, error: Exception) -> None:
-        """Wait a while, longer each time, and say so: at once, and then now and then."""
-        now = self._clock()
-        quiet = REMIND if self._pause else self._longest
-        self._pause = min(self._pause * 2 or self._first, self._longest)
-        self._try_at = now + self._pause
-        if now - self._said_at >= quiet:
-            self._said_at, self._is_said = now, True
-            self._say(logging.WARNING, Delayed(error, len(self._outbox), self._pause))
+        """Wait a while, and say so at times."""
+        if self._patience.fail():
+            self._say(logging.WARNING, Delayed(error, len(self._outbox), self._patience.pause))
 
     def _succeed(self) -> None:
         """Do not wait any more, and say so where it was said that this waits."""
-        self._pause = 0.0
-        if self._is_said:
-            self._is_said = False
+        if self._patience.succeed():
             self._say(logging.INFO, Recovered(len(self._outbox)))
 
     def _say(self, level: int, news: News) -> None:
