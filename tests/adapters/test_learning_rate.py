@@ -83,6 +83,17 @@ def test_optimizers_are_found_wherever_they_are() -> None:
     assert found == [("a", 0.25), ("b", 0.75), ("critics.0", 0.125)]
 
 
+def test_those_of_an_aggregate_inside_are_recorded_too() -> None:
+    """What learns there learns at a rate."""
+    whole: Any = Aggregate()
+    whole.part = Supervised(network := nn.Linear(1, 1), nn.MSELoss(), optim.SGD(network.parameters(), lr=0.25))
+    whole.other = nn.Linear(1, 1)
+    whole.other.optimizer = optim.SGD(whole.other.parameters(), lr=0.5)
+    rates = LearningRate()
+    rates.consume(EpochStarted(whole, Progress()))
+    assert {(each.optimizer, each.value) for each in rates.records} == {("optimizer", 0.25), ("other.optimizer", 0.5)}
+
+
 def test_two_of_one_name_are_told_apart() -> None:
     """An optimizer does not hide behind another."""
     model: Any = Aggregate()

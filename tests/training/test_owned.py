@@ -87,6 +87,15 @@ def test_each_is_found_once_and_none_is_looked_for_in_data() -> None:
     assert list(optimizers_of(whole)) == ["optimizer", "plain", "other.optimization.optimizer"]
 
 
+def test_an_optimizer_that_is_held_beside_its_optimization_is_one(training: Training) -> None:
+    """So a search need not be told which of the two to tune."""
+    model: Any = part()
+    model.optimizer = model.optimization.optimizers["optimizer"]
+    assert optimizers_of(model) == {"optimizer": model.optimizer}
+    found = training.handle("tune-learning-rate", model, loader(1), lowest=1e-3, highest=100.0)
+    assert found.suggestion > 0
+
+
 class Replacing(Aggregate):
     """An aggregate that goes on with another optimizer after its first epoch."""
 

@@ -14,6 +14,7 @@ from torchsystem.domain import Aggregate
 from torchsystem.errors import MissingOptimization, NoCanonicalForm, NotRegistered
 from torchsystem.registry import getmetadata
 from torchsystem.training import Optimization
+from torchsystem.training.owned import owned
 
 Description: TypeAlias = dict[str, Any]
 
@@ -23,19 +24,19 @@ _LONGEST = 2000
 
 
 def optimizations(aggregate: Aggregate) -> dict[str, Optimization]:
-    """Find the optimizations of an aggregate, by the names of its attributes."""
-    return {name: value for name, value in _attributes(aggregate) if isinstance(value, Optimization)}
+    """Find the optimizations of an aggregate and of the modules in it, by the path to each."""
+    return dict(owned(aggregate, Optimization))
 
 
 def optimizers(aggregate: Aggregate) -> dict[str, Optimizer]:
-    """Find the optimizers of an aggregate: in its optimizations, and plain ones, alone or in a list or a dictionary.
+    """Find the optimizers of an aggregate and of the modules in it: in an optimization, alone, or in a container.
 
     Args:
         aggregate: The aggregate.
 
     Returns:
         The optimizers. In an optimization they have its names for them; if two would share one, and for plain ones,
-        the name of the attribute stands before it.
+        the path to it stands before it.
 
     Examples:
         >>> from torch import nn, optim
@@ -167,14 +168,14 @@ def _attributes(aggregate: Aggregate) -> Iterator[tuple[str, Any]]:
 
 def _optimizers(aggregate: Aggregate) -> Iterator[tuple[str, Optimizer, list[float | Tensor]]]:
     taken: set[str] = set()
-    for attribute, value in _attributes(aggregate):
+    for attribute, value in owned(aggregate, (Optimization, Optimizer)):
         if isinstance(value, Optimization):
             rates = value.learning_rates
             for key, optimizer in value.optimizers.items():
                 name = f"{attribute}.{key}" if key in taken else key
                 taken.add(name)
                 yield name, optimizer, rates[key]
-        elif isinstance(value, Optimizer):
+        else:
             name = f"{attribute}.{type(value).__name__}" if attribute in taken else attribute
             taken.add(name)
             yield name, value, [group["lr"] for group in value.param_groups if "lr" in group]

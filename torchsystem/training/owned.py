@@ -26,25 +26,26 @@ def optimizations_of(aggregate: Module) -> list[Optimization]:
         >>> [one.steps for one in optimizations_of(whole)]
         [0]
     """
-    return [one for _, one in _owned(aggregate, Optimization)]
+    return [one for _, one in owned(aggregate, Optimization)]
 
 
 def optimizers_of(aggregate: Module) -> dict[str, Optimizer]:
     """Name the optimizers of an aggregate and of the modules in it.
 
     In an `Optimization` they have its names for them, with the path to it before each that another one has; plain ones
-    are called by their path.
+    are called by their path. One that is held twice is one.
     """
     found: dict[str, Optimizer] = {}
-    both: Iterator[tuple[str, Optimization | Optimizer]] = _owned(aggregate, (Optimization, Optimizer))
+    both: Iterator[tuple[str, Optimization | Optimizer]] = owned(aggregate, (Optimization, Optimizer))
     for path, one in both:
         own = one.optimizers if isinstance(one, Optimization) else {path: one}
-        found |= {name if name not in found else f"{path}.{name}": each for name, each in own.items()}
+        others = {name: each for name, each in own.items() if not any(each is known for known in found.values())}
+        found |= {name if name not in found else f"{path}.{name}": each for name, each in others.items()}
     return found
 
 
-def _owned(aggregate: Module, kind: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what is of some kind, with the path to it."""
+def owned(aggregate: Module, kind: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what of an aggregate and of the modules in it is of some kind, each once, with the path to it."""
     seen: set[int] = set()
     for path, module in aggregate.named_modules():
         for name, value in vars(module).items():
