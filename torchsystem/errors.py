@@ -303,7 +303,13 @@ class PlanTakenOver(PlanError, RuntimeError):
 
 
 class StepFailure(PlanError, RuntimeError):
-    """A step failed elsewhere with an exception that cannot be sent from there; it is told in words."""
+    """A step failed elsewhere with an exception that cannot be sent from there; it is told in words.
+
+    Attributes:
+        kinds: The names of the class of that exception, and of those that it inherits.
+    """
+
+    kinds: tuple[str, ...] = ()
 
 
 class UnknownJournalStep(PlanError, KeyError):

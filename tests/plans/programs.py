@@ -65,11 +65,20 @@ def fail_twice(folder: str) -> int:
     return times
 
 
-class Odd(Exception):
+class Odd(LookupError):
     """An exception that cannot be sent to another process."""
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
+
+
+@service.handler
+def fail_oddly_once(flag: str) -> str:
+    """Fail the first time, with an exception that cannot be sent."""
+    if not Path(flag).exists():
+        Path(flag).touch()
+        raise Odd(1, 2)
+    return "mended"
 
 
 @service.handler

@@ -112,6 +112,18 @@ def test_an_exception_comes_back_from_another_process(tmp_path: Path) -> None:
         plan.run(Journal(tmp_path / "two.db"), executor=processes)
 
 
+@pytest.mark.parametrize("on", [programs.Odd, (OSError, LookupError)], ids=["itself", "what it inherits"])
+def test_an_exception_that_cannot_be_sent_is_worth_trying_again_all_the_same(on: Any, tmp_path: Path) -> None:
+    """`on=` means the exception that was raised, not what could be told of it; others stop the plan."""
+    plan = Plan("odd", [programs.service])
+    plan.add("fail-oddly-once", flag=str(tmp_path / "flag"))
+    with pytest.raises(StepFailure, match="Odd: 1 and 2"):
+        plan.run(Journal(tmp_path / "one.db"), executor=processes, failures=Retry(1, wait=0, on=OSError))
+    (tmp_path / "flag").unlink()
+    journal = Journal(tmp_path / "two.db")
+    assert plan.run(journal, executor=processes, failures=Retry(1, wait=0, on=on)) == "mended"
+
+
 def family(kind: type[TorchSystemError]) -> Iterator[type[TorchSystemError]]:
     """Yield all errors of ours."""
     yield kind

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from torchsystem.errors import InvalidPlan
+from torchsystem.errors import InvalidPlan, StepFailure
 
 Then = Literal["stop", "skip"]
 
@@ -96,6 +96,20 @@ def decide(policy: Policy, failures: int, error: BaseException) -> float | Then:
     """Return after how many seconds to run a step again, or what to do instead."""
     if not isinstance(policy, Retry):
         return policy
-    if failures <= policy.times and isinstance(error, policy.on):
+    if failures <= policy.times and _is_one_of(error, policy.on):
         return policy.delay(failures)
     return policy.then
+
+
+def _is_one_of(error: BaseException, on: type[Exception] | tuple[type[Exception], ...]) -> bool:
+    """Tell whether it is worth trying again, also after an exception that could only be told of in words."""
+    if isinstance(error, on):
+        return True
+    kinds = on if isinstance(on, tuple) else (on,)
+    return isinstance(error, StepFailure) and any(name_of(kind) in error.kinds for kind in kinds)
+
+
+def name_of(kind: type) -> str:
+    """Name a class so that it is told from others in another process, where the program is `__mp_main__`."""
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
+    return f"{module}.{kind.__qualname__}"

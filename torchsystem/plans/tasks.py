@@ -14,6 +14,7 @@ from typing import Any
 
 from torchsystem.errors import NotPlain, PlanTakenOver, StepFailure
 from torchsystem.plans.context import Current, enter, leave
+from torchsystem.plans.failures import name_of
 from torchsystem.plans.handlers import Actor, ByName, ByRoot
 from torchsystem.plans.ports import JournalPort, Record
 from torchsystem.plans.seeding import imported
@@ -182,4 +183,6 @@ def _portable(error: Exception) -> Exception:
         sent = None
     if type(sent) is type(error):
         return error
-    return StepFailure(f"the step failed with an exception that cannot be sent from its process:\n{text}")
+    failure = StepFailure(f"the step failed with an exception that cannot be sent from its process:\n{text}")
+    failure.kinds = tuple(map(name_of, type(error).__mro__))
+    return failure
