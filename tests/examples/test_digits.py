@@ -26,8 +26,8 @@ def run(folder: Path) -> str:
 
 
 def epochs(output: str) -> list[int]:
-    """List the epochs of which a line was printed."""
-    return [int(number) for number in re.findall(r"^epoch +(\d+)/", output, re.MULTILINE)]
+    """List the epochs at whose end a line was printed; there is one in between where nothing was for long."""
+    return [int(number) for number in re.findall(r"^epoch (\d+)/\d+ \| \d+ batches ", output, re.MULTILINE)]
 
 
 def accuracy(output: str) -> float:
