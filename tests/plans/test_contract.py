@@ -267,3 +267,16 @@ def test_pages_with_a_fault_are_found_out(fault: str) -> None:
 def test_transactions_with_a_fault_are_found_out(kind: type[Served]) -> None:
     """However busy the machine is: those that can meet, do."""
     assert ServedContract(kind, meeting=30).broken()
+
+
+def test_a_journal_that_cannot_be_sent_is_told_what_to_write() -> None:
+    """Steps in other processes write it there."""
+
+    class Sent(ServedContract):
+        def reopen(self, journal: JournalPort) -> JournalPort | None:
+            return JournalContract.reopen(self, journal)
+
+    with pytest.raises(
+        AssertionError, match=r"cannot be sent .* Write __reduce__, or let reopen\(journal\) open it anew"
+    ):
+        Sent(Served).test_others_see_at_once_what_was_written()

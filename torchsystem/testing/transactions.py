@@ -35,6 +35,12 @@ class TransactionContract:
             return pickle.loads(pickle.dumps(journal))  # type: ignore[no-any-return]  # noqa: S301 - written in this line
         except UnreachableHandler:
             return None
+        except Exception as error:
+            message = (
+                f"{journal!r} cannot be sent to another process ({error!r}), where steps would write it. Write "
+                f"__reduce__, or let reopen(journal) open it anew; of one process alone it returns None."
+            )
+            raise AssertionError(message) from error
 
     def test_a_step_comes_back_in_every_field(self) -> None:
         """As it was written: nothing is cut off, written anew, or taken for nothing because it is empty."""
