@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from tests.plans.fakes import Calls, Clock
 from torchsystem.errors import PlanBusy, PlanTakenOver
-from torchsystem.plans import Journal, MemoryJournal
+from torchsystem.plans import Journal, MemoryJournal, Retry
 from torchsystem.plans.workers import Worker, acting
 
 if TYPE_CHECKING:
@@ -129,6 +130,46 @@ def test_who_lost_the_lease_begins_nothing_more() -> None:
     assert calls.made == [0]
     assert journal.records("graph")[0].state == "finished"
     assert journal.lease("graph").owner == "another"
+
+
+def take_over(journal: MemoryJournal) -> int:
+    """Take the lease from a runner, and come back when that knows."""
+    number = journal.acquire("graph", "another", 2.0, instead_of=journal.lease("graph").number).number
+    for thread in threading.enumerate():
+        if thread.name.startswith("heartbeat"):
+            thread.join(30)
+    return number
+
+
+def test_a_runner_that_waits_to_try_again_learns_that_it_lost_the_lease() -> None:
+    """At its next look, and not at the end of the wait."""
+    calls, journal, clock = Calls(), MemoryJournal(), Clock()
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        take_over(journal)
+
+    calls.behaviour[0] = lambda: 1 / 0
+    plan = calls.plan([[]], clock=clock, sleep=sleep)
+    with pytest.raises(PlanTakenOver, match="lost its lease: another runner has taken over"):
+        plan.run(journal, failures=Retry(1, wait=3600), lapse=0.2)
+    assert len(clock.slept) == 1
+
+
+def test_who_lost_the_lease_writes_no_failure_for_another() -> None:
+    """Its engine failed to do a step, which another is doing now."""
+    calls, journal = Calls(), MemoryJournal()
+
+    class Failing(ThreadPoolExecutor):
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:
+            journal.start("graph", take_over(journal), "work/0", "another", 3.0)
+            future: Future[Any] = Future()
+            future.set_exception(OSError("the worker is gone"))
+            return future
+
+    with pytest.raises(PlanTakenOver, match="lost its lease"):
+        calls.plan([[]]).run(journal, executor=lambda: Failing(1), lapse=0.2)
+    assert (journal.records("graph")[0].state, journal.records("graph")[0].worker) == ("started", "another")
 
 
 def test_a_runner_is_heard_of_while_it_works(tmp_path: Path) -> None:
