@@ -20,7 +20,8 @@ from torchsystem.services import Consumer, Mailbox, Producer
 from torchsystem.services.modes import Where, is_here
 from torchsystem.storage.layout import Layout
 from torchsystem.storage.lease import Lease
-from torchsystem.storage.mirror import Mirror, News
+from torchsystem.storage.mirror import Mirror
+from torchsystem.storage.news import News
 from torchsystem.storage.places import Folder
 from torchsystem.storage.segments import check_segment
 from torchsystem.storage.store import Store

@@ -19,6 +19,8 @@ from torchsystem.storage.patience import Patience
 from torchsystem.storage.segments import check_key
 from torchsystem.storage.store import Store
 
+__all__ = ["Delayed", "Incomplete", "Mirror", "News", "Recovered", "is_manifest", "is_passing"]
+
 logger = logging.getLogger(__name__)
 
 AT_EXIT = 10.0  # seconds that the end of the interpreter waits for what was not closed
