@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 import weakref
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch import Tensor, nn, optim, tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -27,8 +30,9 @@ from tests.adapters.boards import ask, curve, learner, loaders, network, read, r
 from tests.training.fakes import Learner
 from torchsystem import Aggregate, Depends
 from torchsystem.adapters import writers as files
+from torchsystem.adapters.examples import show
 from torchsystem.adapters.losses import LONGEST, Losses
-from torchsystem.adapters.tensorboard import TensorBoard, writer
+from torchsystem.adapters.tensorboard import FirstExamples, TensorBoard, writer
 from torchsystem.domain.continuation import attach
 from torchsystem.errors import (
     InvalidExample,
@@ -344,6 +348,46 @@ def test_examples_of_a_prediction_are_shown(tmp_path: Path) -> None:
     assert step == 3
     assert table.count("\n") == 4
     assert [each.step for each in read(tmp_path).Images("test/drawing")] == [3]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        torch.rand(2, 5, 4, 4),
+        torch.rand(2, 3, 0, 4),
+        torch.rand(0, 3, 4, 4),
+        torch.rand(2, 3, 4, 4).to(torch.complex64),
+    ],
+    ids=lambda image: f"{tuple(image.shape)}-{image.dtype}",
+)
+def test_what_cannot_be_shown_is_not_taken_for_an_image(tmp_path: Path, image: Tensor) -> None:
+    """No evaluation fails because there is a tensor of five channels in its metadata."""
+    with TensorBoard(tmp_path, examples=2) as board:
+        board.consume(ProcessStarted(learner(), Progress()))
+        predictions = BatchPredicted(learner(), Progress(), tensor([1, 2]), tensor([1, 2]), {"image": image}, "test")
+        board.consume(predictions)
+    assert read(tmp_path).Tags()["images"] == []
+    assert "| 1 | 2 | 2 |" in text(tmp_path, "test/predictions")[0][1]
+
+
+def test_predictions_of_many_names_are_shown_by_example() -> None:
+    """Not the names, one in each row."""
+    predictions = {"class": tensor([3, 5, 7]), "score": tensor([0.5, 0.25, 1.0])}
+    event = BatchPredicted(learner(), Progress(), predictions, {"class": tensor([3])}, None, "test")
+    assert FirstExamples(2)(event)["predictions"].splitlines()[2:] == [
+        "| 0 | class: 3, score: 0.5 | class: 3 |",
+        "| 1 | class: 5, score: 0.25 |  |",
+    ]
+
+
+@pytest.mark.parametrize("image", [[0.0, math.inf, 1.0, -math.inf, math.nan], [-3e38, 3e38, math.inf], [math.nan] * 2])
+def test_values_of_an_image_that_are_not_finite_are_shown_as_the_nearest(tmp_path: Path, image: list[float]) -> None:
+    """They do not hide what there is beside them, nor raise a warning."""
+    with SummaryWriter(str(tmp_path)) as board:
+        show(board, "image", tensor(image).reshape(1, 1, -1), 1)
+    (drawn,) = read(tmp_path).Images("image")
+    pixels = np.asarray(Image.open(BytesIO(drawn.encoded_image_string)))[..., 0].ravel().tolist()
+    assert pixels == {5: [0, 255, 255, 0, 0], 3: [0, 255, 255], 2: [0, 0]}[len(image)]
 
 
 def test_examples_may_be_chosen(tmp_path: Path) -> None:

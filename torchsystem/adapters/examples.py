@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, NoReturn
 
 import torch
@@ -19,8 +19,9 @@ ONE, MANY = 3, 4  # dimensions of an image, and of several
 class FirstExamples:
     """Show the first examples of a batch: a table of predictions and targets, and the images in the metadata.
 
-    An image in the metadata is a tensor with one row per example, of shape `(examples, channels, height, width)`: the
-    metadata itself, or what stands in it under some name.
+    An image in the metadata is a tensor with one row per example, of shape `(examples, channels, height, width)`, with
+    1 or 3 channels: the metadata itself, or what stands in it under some name. Of a mapping of predictions, or of
+    targets, each example has what stands under all names.
 
     Args:
         count: How many.
@@ -57,13 +58,18 @@ class FirstExamples:
         ]
         found = event.metadata.items() if isinstance(event.metadata, Mapping) else [("images", event.metadata)]
         images = {
-            str(name): each[: self.count] for name, each in found if isinstance(each, Tensor) and each.ndim == MANY
+            str(name): each[: self.count]
+            for name, each in found
+            if isinstance(each, Tensor) and each.ndim == MANY and _is_visible(each)
         }
         return {"predictions": "\n".join(lines), **images}
 
     def _rows(self, values: Any) -> list[str]:
         if values is None:
             return []
+        if isinstance(values, Mapping):
+            columns = [[f"{name}: {cell}" for cell in self._rows(each)] for name, each in values.items()]
+            return [", ".join(filter(None, row)) for row in zip_longest(*columns)]
         if isinstance(values, Tensor):
             values = values[: self.count].tolist() if values.ndim > 0 else [values.item()]
         try:
@@ -87,19 +93,29 @@ def show(writer: SummaryWriter, title: str, value: object, step: int) -> None:
     """
     if isinstance(value, str):
         writer.add_text(title, value, step)
-    elif isinstance(value, Tensor) and value.ndim in {ONE, MANY} and value.shape[-3] in {1, 3} and value.numel() > 0:
+    elif isinstance(value, Tensor) and value.ndim in {ONE, MANY} and _is_visible(value):
         image = _visible(value.detach().cpu())
         writer.add_image(title, image, step) if value.ndim == ONE else writer.add_images(title, image, step)
     else:
         _refuse(title, value)
 
 
+def _is_visible(image: Tensor) -> bool:
+    return image.shape[-3] in {1, 3} and image.numel() > 0 and not image.is_complex()
+
+
 def _visible(image: Tensor) -> Tensor:
+    """Bring values between 0 and 1, those that are not finite to the nearest end."""
     if image.dtype == torch.uint8:
         return image
-    image = image.to(torch.float32).nan_to_num()
-    low, high = image.aminmax()
-    return image if low >= 0 and high <= 1 else (image - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+    image = image.to(torch.float32)
+    finite = image[image.isfinite()]
+    low, high = finite.aminmax() if len(finite) > 0 else (torch.zeros(()), torch.zeros(()))
+    image = image.nan_to_num(nan=low.item(), posinf=high.item(), neginf=low.item())
+    if low >= 0 and high <= 1:
+        return image
+    halves = image / 2, low / 2, high / 2  # of which no difference overflows
+    return (halves[0] - halves[1]) / (halves[2] - halves[1]).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _cell(value: object) -> str:
