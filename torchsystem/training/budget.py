@@ -22,10 +22,15 @@ def checked_limit(limit: SupportsIndex | None, least: int = 1) -> int | None:
     """
     if limit is None:
         return None
-    if isinstance(limit, bool) or not isinstance(limit, Integral) or int(limit) < least:
+    if not _is(Integral, limit) or int(limit) < least:
         message = f"limit={limit!r} is no number of batches. Write a whole number of {least} or more, or leave it out."
         raise InvalidBudget(message)
     return min(int(limit), sys.maxsize)  # more than `islice` can count is no limit
+
+
+def _is(kind: type, value: object) -> bool:
+    """Tell whether something is a number of a kind; True and False are none here."""
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 class Budget(NamedTuple):
@@ -54,8 +59,7 @@ class Budget(NamedTuple):
             raise InvalidBudget(message)
         for name, value in self._asdict().items():
             kind, number = ("number", Real) if name == "seconds" else ("whole number", Integral)
-            is_number = isinstance(value, number) and not isinstance(value, bool)
-            if value is not None and not (is_number and value >= 0):
+            if value is not None and not (_is(number, value) and value >= 0):
                 message = f"fit: {name}={value!r} is no budget. Write a {kind} of 0 or more."
                 raise InvalidBudget(message)
 
