@@ -509,6 +509,8 @@ def test_a_limit_is_a_number_of_batches(training: Training, limit: object) -> No
     [
         (loader(), "a list is no loader by split"),
         ({"training": loader()}, "the one to learn from is called 'train'"),
+        ({"training": loader(), 3: loader()}, r"the splits are \['training', 3\]"),
+        ({"train": loader(), 3: loader()}, "3 is no name of a split"),
         ({"train": []}, "the loader of 'train' has no batches"),
         ({"train": loader(), "validation": []}, "the loader of 'validation' has no batches"),
         ({"train": loader(), "test": Split([], every(1, "epochs"))}, "the loader of 'test' has no batches"),

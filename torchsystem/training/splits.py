@@ -25,7 +25,7 @@ class Split(NamedTuple):
 
 
 def check_splits(loaders: object) -> None:
-    """Refuse what are no loaders by split, or none to learn from, or one of which nobody can tell when it is due.
+    """Refuse what are no loaders by name, or none to learn from, or one of which nobody can tell when it is due.
 
     Raises:
         InvalidSplit: They are not.
@@ -34,9 +34,12 @@ def check_splits(loaders: object) -> None:
         message = f"fit: a {type(loaders).__qualname__} is no loader by split. Write {{'train': loader}}."
         raise InvalidSplit(message)
     if "train" not in loaders:
-        message = f"fit: the splits are {sorted(loaders)}; the one to learn from is called 'train'."
+        message = f"fit: the splits are {[*loaders]}; the one to learn from is called 'train'."
         raise InvalidSplit(message)
     for name, split in loaders.items():
+        if not isinstance(name, str):
+            message = f"fit: {name!r} is no name of a split. Write a text, which stands before its metrics."
+            raise InvalidSplit(message)
         if isinstance(split, Split) and not callable(split.when):
             message = f"fit: Split(..., {split.when!r}) for {name!r}: write when as a trigger, every(5, 'epochs')."
             raise InvalidSplit(message)
