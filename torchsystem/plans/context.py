@@ -55,10 +55,25 @@ def step_key(*, _: None = Depends(_one_step, scope="call")) -> str:
 
 
 def step_seed(*, _: None = Depends(_one_step, scope="call")) -> int:
-    """Return the seed of the step that is under way, for generators of one's own.
+    """Return the seed of the step that is under way, for generators of one's own: 0 or more, below 2**32.
+
+    It is the same whenever the step is run, also after a reset.
 
     Raises:
         OutsideStep: No step is under way.
+
+    Examples:
+        >>> import random
+        >>> from torchsystem.plans import MemoryJournal, Plan, step_seed
+        >>> from torchsystem.services import Depends, Service
+        >>> service = Service()
+        >>> @service.handler
+        ... def draw(seed: int = Depends(step_seed)) -> float:
+        ...     return random.Random(seed).random()
+        >>> plan = Plan("numbers", services=[service])
+        >>> number = plan.add("draw")
+        >>> plan.run(MemoryJournal()) == plan.run(MemoryJournal())
+        True
     """
     return _now("step_seed").seed
 

@@ -54,6 +54,26 @@ class Journal(JournalPort):
 
     Raises:
         InvalidPlan: The path is that of no file, or the time is none.
+
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> from torchsystem.plans import Journal, Plan
+        >>> from torchsystem.services import Service
+        >>> service = Service()
+        >>> @service.handler
+        ... def square(number: int) -> int:
+        ...     print(f"squaring {number}")
+        ...     return number**2
+        >>> plan = Plan("squares", services=[service])
+        >>> three = plan.add("square", number=3)
+        >>> with TemporaryDirectory() as folder:
+        ...     with Journal(f"{folder}/squares.db") as journal:
+        ...         first = plan.run(journal)
+        ...     with Journal(f"{folder}/squares.db") as journal:
+        ...         again = plan.run(journal)
+        squaring 3
+        >>> first == again == 9
+        True
     """
 
     def __init__(self, path: str | os.PathLike[str], *, timeout: float = 60.0) -> None:

@@ -164,8 +164,13 @@ class Plan:
             The result, as plain JSON.
 
         Raises:
+            Exception: What a failing step has raised, as itself, with the step named in a note.
+            InvalidPlan: There are no steps, or an option has no meaning; nothing was done or written then.
+            ForeignReference: The result to return is that of another plan.
             PlanBusy: Another runner is at it.
             PlanDrift: The plan is no longer the one that the journal knows.
+            UnreadableJournal: The journal is damaged, or something else.
+            UnreachableHandler: A process that is to do a step does not find its handler, or another one.
             NoResult: The step whose result was to be returned has none, because a step was skipped.
             NotPlain: A step returned something else than plain JSON.
             EngineBroken: The executor breaks down again and again.
@@ -220,7 +225,31 @@ class Plan:
 
         Raises:
             UnknownJournalStep: The plan has no such step.
+            ForeignReference: It is a step of another plan.
             PlanBusy: The plan is being run.
+            InvalidPlan: There is no journal, or there are no steps.
+
+        Examples:
+            >>> from torchsystem.plans import MemoryJournal, Plan
+            >>> from torchsystem.services import Service
+            >>> service, done = Service(), []
+            >>> @service.handler
+            ... def tune(size: int) -> int:
+            ...     done.append(size)
+            ...     return size * 2
+            >>> plan = Plan("tuning", services=[service])
+            >>> first = plan.add("tune", size=1)
+            >>> second = plan.add("tune", size=first)
+            >>> journal = MemoryJournal()
+            >>> plan.run(journal)
+            4
+            >>> plan.reset(second)
+            ['tune/1']
+            >>> done.clear()
+            >>> plan.run(journal)
+            4
+            >>> done
+            [2]
         """
         kept = self._journal if journal is None else check_journal(journal)
         if kept is None:
