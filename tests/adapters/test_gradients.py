@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -64,6 +65,31 @@ def test_norms_are_those_of_each_part_and_of_all(by: Any, expected: dict[str, fl
     gradients.consume(update(Pair().have(3.0, 4.0), 1))
     [record] = gradients.records
     assert record.norms == pytest.approx({**expected, "total": math.sqrt(27 + 32)})
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "value", "norm"),
+    [
+        ([torch.float64], 3e150, math.sqrt(3) * 3e150),
+        ([torch.float64, torch.float32], 2.0, math.sqrt(20)),
+        ([torch.float32, torch.bfloat16], 2.0, math.sqrt(20)),
+        ([torch.complex64], 3 + 4j, math.sqrt(3) * 5),
+        ([torch.complex128, torch.float32], 2.0, math.sqrt(20)),
+    ],
+)
+def test_gradients_may_be_of_any_type_that_can_be_learned(dtypes: list[torch.dtype], value: Any, norm: float) -> None:
+    """Also of double precision, where a norm may be larger than a smaller type knows, and complex."""
+    model = Pair()
+    for (_, layer), dtype in zip(model.named_children(), dtypes, strict=False):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Complex modules are a new feature")
+            layer.to(dtype)
+        for parameter in layer.parameters():
+            parameter.grad = torch.full_like(parameter, value)
+    gradients = Gradients(every(1, "batches"))
+    gradients.consume(update(model, 1))
+    [record] = gradients.records
+    assert record.norms["total"] == pytest.approx(norm)
 
 
 def test_it_looks_on_its_interval_and_only_before_steps() -> None:

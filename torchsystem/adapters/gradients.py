@@ -196,13 +196,13 @@ class Gradients(Immediate):
         gradients: list[Tensor] = []
         for part, parameter in self._parts(event.aggregate, optimizer):
             if parameter.grad is not None:
-                gradient = parameter.grad
                 parts.append(part)
-                gradients.append(gradient.coalesce().values() if gradient.is_sparse else gradient)
+                gradients.append(_real(parameter.grad))
         if not gradients:
             return {}
         first = gradients[0].device
-        each = [torch.linalg.vector_norm(gradient, dtype=torch.float32).to(first) for gradient in gradients]
+        dtype = torch.float64 if any(gradient.dtype == torch.float64 for gradient in gradients) else torch.float32
+        each = [torch.linalg.vector_norm(gradient, dtype=dtype).to(first) for gradient in gradients]
         sums: dict[str, float] = {}
         for part, norm in zip(parts, torch.stack(each).tolist(), strict=True):
             sums[part] = math.hypot(sums.get(part, 0.0), norm)
@@ -240,6 +240,12 @@ class Gradients(Immediate):
             what = "exploded" if kind is GradientsExploded else "vanished"
             batch, whose = event.progress.batch, event.optimizer
             logger.warning("%s: the gradient of %s (%s) %s at batch %d: %g", self.name, part, whose, what, batch, norm)
+
+
+def _real(gradient: Tensor) -> Tensor:
+    """Return the values of a gradient, of which complex ones are two each."""
+    values = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
 
 
 def _optimizer(event: GradientsUpdated) -> Optimizer:

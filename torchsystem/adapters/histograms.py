@@ -39,7 +39,7 @@ def write_histograms(writer: SummaryWriter, family: str, tensors: Iterable[tuple
     for name, tensor in tensors:
         values = tensor.detach()
         values = values.coalesce().values() if values.is_sparse else values
-        values = torch.view_as_real(values) if values.is_complex() else values
+        values = torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
         values = values.to("cpu", torch.float32).reshape(-1)
         finite = values[values.isfinite()]
         if len(finite) < len(values):
