@@ -94,6 +94,17 @@ def test_those_of_an_aggregate_inside_are_recorded_too() -> None:
     assert {(each.optimizer, each.value) for each in rates.records} == {("optimizer", 0.25), ("other.optimizer", 0.5)}
 
 
+def test_an_optimizer_that_is_held_beside_its_optimization_is_one() -> None:
+    """Its rate is recorded once, as the optimization knows it: warm-up included."""
+    model: Any = Aggregate()
+    model.nn = nn.Linear(1, 1)
+    model.optimizer = optim.SGD(model.nn.parameters(), lr=0.5)
+    model.optimization = Optimization(model.optimizer, warmup=2)
+    rates = LearningRate()
+    rates.consume(EpochStarted(model, Progress()))
+    assert [(each.optimizer, each.value) for each in rates.records] == [("optimizer", 0.25)]
+
+
 def test_two_of_one_name_are_told_apart() -> None:
     """An optimizer does not hide behind another."""
     model: Any = Aggregate()

@@ -168,6 +168,7 @@ def _attributes(aggregate: Aggregate) -> Iterator[tuple[str, Any]]:
 
 def _optimizers(aggregate: Aggregate) -> Iterator[tuple[str, Optimizer, list[float | Tensor]]]:
     taken: set[str] = set()
+    of_optimizations = {id(each) for one in optimizations(aggregate).values() for each in one.optimizers.values()}
     for attribute, value in owned(aggregate, (Optimization, Optimizer)):
         if isinstance(value, Optimization):
             rates = value.learning_rates
@@ -175,7 +176,7 @@ def _optimizers(aggregate: Aggregate) -> Iterator[tuple[str, Optimizer, list[flo
                 name = f"{attribute}.{key}" if key in taken else key
                 taken.add(name)
                 yield name, optimizer, rates[key]
-        else:
+        elif id(value) not in of_optimizations:  # which knows more of its rate
             name = f"{attribute}.{type(value).__name__}" if attribute in taken else attribute
             taken.add(name)
             yield name, value, [group["lr"] for group in value.param_groups if "lr" in group]
