@@ -66,7 +66,7 @@ def test_a_failure_lets_what_is_under_way_come_to_its_end() -> None:
 
 def test_after_a_failure_nothing_begins_that_waited_for_what_is_under_way() -> None:
     """Though its references are there now, and others are still under way."""
-    calls, all_three = Calls(), threading.Barrier(3, timeout=30)
+    calls, all_three = Calls(), threading.Barrier(3, timeout=200)
     failed, finished, listener = threading.Event(), threading.Event(), Consumer()
 
     @listener.handler
@@ -79,7 +79,7 @@ def test_after_a_failure_nothing_begins_that_waited_for_what_is_under_way() -> N
 
     def end_after(event: threading.Event) -> None:
         all_three.wait()
-        event.wait(30)
+        event.wait(200)
 
     calls.behaviour = {0: fail, 1: lambda: end_after(failed), 2: lambda: end_after(finished)}
     plan = calls.plan([[], [], [], [1]])
