@@ -31,6 +31,7 @@ from torchsystem.training.events import (
 from torchsystem.training.gathered import Gathered
 from torchsystem.training.held import generators_of_modules
 from torchsystem.training.interrupts import notes
+from torchsystem.training.leftover import gradients_of, put_back_gradients
 from torchsystem.training.memories import ask_again, asked_for, remembered, remind
 from torchsystem.training.owned import optimizations_of
 from torchsystem.training.randomness import capture, put_back
@@ -198,6 +199,7 @@ class Run:
             "history": [dict(metrics) for metrics in self.history],
             "randomness": capture(),
             "own": capture(generators_of_modules(self.aggregate)),
+            "gradients": gradients_of(self.aggregate, self.optimizations),
             "listeners": remembered(self.producer),
             "epoch": None if epoch is None else epoch.state(),
             "loaders": self.cursors.state(() if epoch is None else epoch.entered),
@@ -227,6 +229,7 @@ class Run:
             return None
         put_back(state["randomness"])
         put_back(state["own"], generators_of_modules(self.aggregate))
+        put_back_gradients(self.aggregate, self.optimizations, state.get("gradients", {}))
         return state["epoch"]
 
     def goes_on(self) -> bool:
@@ -238,7 +241,8 @@ class Run:
     def waits_for(self, metric: str, reported: Iterable[str]) -> bool:
         """Tell whether a metric may come later: it is of a split of this run that was not due when these came."""
         split = metric.rpartition("/")[0]
-        return split in self.cursors and not any(name.rpartition("/")[0] == split for name in reported)
+        known = split in self.cursors or (self.epoch is not None and split in self.epoch.waiting)
+        return known and not any(name.rpartition("/")[0] == split for name in reported)
 
     def prepare_epoch(self) -> None:
         """Make ready for an epoch: let go of messages of the last one, and count its batches from 0."""
