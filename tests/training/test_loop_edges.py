@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn, optim
 
 from tests.training.fakes import Learner, loader, names, written
-from torchsystem.errors import AlreadyTraining, InvalidBudget, InvalidSplit, NotAnAggregate
+from torchsystem.errors import AlreadyTraining, InvalidBudget, InvalidSplit, MissingMetric, NotAnAggregate
 from torchsystem.progress import Progress
 from torchsystem.services import Consumer, Producer
 from torchsystem.training import EarlyStopping, Optimization, Split, Supervised, Training, batches, device, epochs
@@ -203,6 +203,30 @@ def test_who_watches_later_waits_as_well(training: Training) -> None:
     splits = {"train": loader(), "validation": Split(loader(1), every(3, "epochs"))}
     training.handle("fit", Learner(), splits, epochs=5)
     assert (len(late), stopping.best is None) == (1, False)
+
+
+def test_a_loop_of_ones_own_says_which_split_is_not_due() -> None:
+    """Nobody else can know; what is not said is an error, as a misspelled name is."""
+
+    def run(*, says: bool) -> EarlyStopping:
+        model = supervised()
+        optimizer = model.optimization.optimizers["optimizer"]
+        plateau = optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+        model.optimization = Optimization(optimizer, plateau, metric="validation/loss")
+        producer, stopping = Producer(failures="finish"), EarlyStopping("validation/loss", "min", patience=2)
+        producer.register(stopping)
+        for epoch in epochs(model, producer, epochs=4):
+            for inputs, targets in batches(epoch, loader(2)):
+                model.fit(inputs, targets)
+            if epoch.number % 2:
+                epoch.report("validation", {"loss": 1.0 / (1 + epoch.number)})
+            elif says:
+                epoch.waiting.add("validation")
+        return stopping
+
+    assert run(says=True).best == 0.25
+    with pytest.raises(MissingMetric):
+        run(says=False)
 
 
 def test_a_metric_that_a_split_does_not_have_is_an_error_when_it_comes(training: Training) -> None:
