@@ -7,8 +7,10 @@ import os
 import pickle
 import sqlite3
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -98,6 +100,23 @@ def test_a_database_of_something_else_is_refused_and_left_alone(tmp_path: Path) 
     with pytest.raises(UnreadableJournal, match=r"other\.db is a database of something else"):
         Journal(path).records("plan")
     assert path.read_bytes() == before
+
+
+def test_several_may_make_a_journal_at_once(tmp_path: Path) -> None:
+    """None takes what another is just writing for something else."""
+    several = 4
+
+    def acquire(path: Path, plan: str, together: Barrier) -> str | None:
+        with Journal(path) as journal:
+            together.wait(30)
+            return journal.acquire(plan, plan, 1.0).owner
+
+    plans = [f"plan {number}" for number in range(several)]
+    with ThreadPoolExecutor(several) as pool:
+        for number in range(40):
+            together = Barrier(several)
+            done = [pool.submit(acquire, tmp_path / f"{number}.db", plan, together) for plan in plans]
+            assert [future.result() for future in done] == plans
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:

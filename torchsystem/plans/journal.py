@@ -212,7 +212,7 @@ class _Connection:
         # SQLite does not wait for others when it changes the mode of a file; two that make it at once meet here.
         while True:
             try:
-                self._check()
+                self._look()
                 execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
@@ -228,6 +228,15 @@ class _Connection:
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 execute(statement)
         execute("COMMIT")
+
+    def _look(self) -> None:
+        """Check it before anything is written, at one moment: another may be making a journal of it just now."""
+        self.connection.execute("BEGIN")
+        try:
+            self._check()
+        finally:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
 
     def _check(self) -> bool:
         """Tell whether it is a journal already; refuse what is something else."""
