@@ -16,6 +16,7 @@ from tests.plans import programs
 from tests.plans.fakes import Calls, expected, heard
 from torchsystem.errors import EngineBroken, InvalidPlan, StepFailure, TorchSystemError, UnreachableHandler
 from torchsystem.plans import Journal, MemoryJournal, Plan, Retry, StepFailed, StepFinished
+from torchsystem.plans.handlers import ByName, ByRoot
 from torchsystem.services import Consumer, Service
 
 if TYPE_CHECKING:
@@ -220,6 +221,17 @@ def test_what_is_bound_must_be_bound_in_other_processes_too(tmp_path: Path) -> N
     plan.add("where")
     assert plan.run(Journal(tmp_path / "two.db"), executor=processes) == "bound by the root"
     assert plan.run(MemoryJournal()) == "bound by the root"
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [ByName("tests.plans.programs", "service", "add", "older", []), ByRoot(programs.together, "where", "older")],
+    ids=["by name", "by root"],
+)
+def test_a_handler_that_is_written_differently_elsewhere_is_refused(handler: ByName | ByRoot) -> None:
+    """As in a worker that has read an older file: what it would do is not what was planned."""
+    with pytest.raises(UnreachableHandler, match="is written differently in this process"):
+        handler.find()
 
 
 def test_a_service_that_other_processes_cannot_find_is_refused(tmp_path: Path) -> None:
