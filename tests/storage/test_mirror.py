@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
+import socket
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -491,9 +494,18 @@ def test_what_is_told_while_the_mirror_goes_to_sleep_wakes_it(tmp_path: Path) ->
     assert store.sent == ["late"]
 
 
+def port_of_nobody() -> int:
+    """Return a port that systems give to no connection: else one that is tried again and again might get its own."""
+    for port in random.sample(range(20_000, 32_000), 1000):
+        with suppress(OSError), socket.socket() as found:
+            found.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
+
+
 def test_a_bucket_that_goes_away_and_comes_back_has_all_of_it(tmp_path: Path) -> None:
     """Against a real server, which is stopped and started again while files are told."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port_of_nobody(), verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     options: dict[str, Any] = {
