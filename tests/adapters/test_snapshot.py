@@ -193,6 +193,8 @@ def repository(tmp_path: Path) -> Path:
     folder = tmp_path / "code"
     folder.mkdir()
     (folder / "model.py").write_text("from torchsystem import Aggregate\n\n\nclass Model(Aggregate):\n    width = 1\n")
+    (folder / "latin.txt").write_bytes("Gr\xfc\xdfe\r\n".encode("latin-1"))
+    (folder / "weights.bin").write_bytes(bytes(range(256)))
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
     identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org"]
     for words in (
@@ -203,6 +205,10 @@ def repository(tmp_path: Path) -> Path:
         subprocess.run(["git", *words], cwd=folder, env=environment, check=True)  # noqa: S603, S607 - all of it is ours
     (folder / "model.py").write_text("from torchsystem import Aggregate\n\n\nclass Model(Aggregate):\n    width = 2\n")
     (folder / "new file.txt").write_text("new")
+    (folder / "latin.txt").write_bytes("Gr\xfc\xdfe an alle\r\n".encode("latin-1"))
+    (folder / "weights.bin").write_bytes(bytes(reversed(range(256))))
+    for name, value in {"diff.noprefix": "true", "diff.relative": "true", "diff.mnemonicPrefix": "true"}.items():
+        subprocess.run(["git", "config", name, value], cwd=folder, env=environment, check=True)  # noqa: S603, S607 - as above
     return folder
 
 
@@ -222,25 +228,25 @@ def load(path: Path) -> Any:
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_code_can_be_had_again(repository: Path, tmp_path: Path) -> None:
-    """From the commit and the patch; and the file of the class is there as it was."""
+    """From the commit and the patch, whatever files hold and users configure; and the file of the class is there."""
     sys.modules["a_module_of_a_test"] = module = load(repository / "model.py")
     try:
         Snapshot(tmp_path / "kept").consume(ProcessStarted(module.Model(), Progress()))
     finally:
         del sys.modules["a_module_of_a_test"]
     found = kept(tmp_path / "kept")
-    assert found["git"]["changed"] == ["model.py"]
+    assert found["git"]["changed"] == ["latin.txt", "model.py", "weights.bin"]
     assert found["git"]["untracked"] == ["new file.txt"]
     assert found["git"]["branch"] == "main"
     folder = tmp_path / "kept" / "1"
     assert (folder / "source.py").read_text() == (repository / "model.py").read_text()
-    changed = (repository / "model.py").read_text()
+    changed = {name: (repository / name).read_bytes() for name in found["git"]["changed"]}
     for words in (
         ["checkout", "--quiet", "--force", found["git"]["commit"]],
         ["apply", str(folder / "uncommitted.patch")],
     ):
         subprocess.run(["git", *words], cwd=repository, check=True)  # noqa: S603, S607 - all of it is ours
-    assert (repository / "model.py").read_text() == changed
+    assert {name: (repository / name).read_bytes() for name in changed} == changed
 
 
 def test_where_there_is_no_repository_that_is_said(tmp_path: Path) -> None:

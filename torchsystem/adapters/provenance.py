@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import platform
 import shutil
@@ -28,6 +29,12 @@ ENVIRONMENT = (
     "WORLD_SIZE",
 )
 SECONDS = 20.0
+NO_GIT = "git is not installed"
+_APPLICABLE = (
+    "--no-color", "--no-ext-diff", "--no-textconv", "--no-relative", "--binary", "--src-prefix=a/", "--dst-prefix=b/",
+)  # fmt: skip
+
+logger = logging.getLogger(__name__)
 
 
 def environment(allowed: Iterable[str], variables: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -96,8 +103,14 @@ def revision(folder: Path) -> dict[str, Any]:
 
 
 def difference(folder: Path) -> str:
-    """Return what the files that git tracks have that their commit has not; nothing where there is no repository."""
-    text, _ = _git(folder, "diff", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD")
+    """Return what the files that git tracks have that their commit has not; nothing where there is no repository.
+
+    It can be applied whatever the files hold, and however the user likes to see differences. Bytes that are no UTF-8
+    are surrogates, to be written as they were.
+    """
+    text, reason = _git(folder, "diff", *_APPLICABLE, "HEAD")
+    if text is None and not any(known in reason for known in ("not a git repository", NO_GIT)):
+        logger.warning("What is not committed in %s is not kept: %s", folder, reason)
     return "" if text is None else text
 
 
@@ -110,7 +123,7 @@ def _git(folder: Path, *words: str) -> tuple[str | None, str]:
     """Run git in a folder; return what it printed, or None and why not."""
     program = shutil.which("git")
     if program is None:
-        return None, "git is not installed"
+        return None, NO_GIT
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(  # noqa: S603 - the program is git's, the words are ours
@@ -125,4 +138,4 @@ def _git(folder: Path, *words: str) -> tuple[str | None, str]:
         return None, str(error)
     if done.returncode != 0:
         return None, done.stderr.decode(errors="replace").strip().partition("\n")[0]
-    return done.stdout.decode(errors="replace"), ""
+    return done.stdout.decode(errors="surrogateescape"), ""
