@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn, optim
 
-from tests.training.resuming import Loop, cut, data_loaders, of_ones_own, ready_made
+from tests.training.resuming import Loop, Net, cut, data_loaders, of_ones_own, ready_made
 from torchsystem import Aggregate
 from torchsystem.training import Optimization
 from torchsystem.training.leftover import gradients_of, put_back_gradients
@@ -36,6 +36,25 @@ class ByHand(Aggregate):
     def evaluate(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         output = self.nn(inputs)
         return output.argmax(1), self.criterion(output, targets)
+
+
+class Thawing(Net):
+    """A network whose first layer is learned from the second epoch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nn[0].requires_grad_(False)  # noqa: FBT003 - as torch has it
+
+    def onepoch(self) -> None:
+        self.nn[0].requires_grad_(self.epoch > 0)
+
+
+def test_what_was_thawed_stays_so() -> None:
+    """No hook runs when the epoch is restored, so it is part of the run which parameters are learned."""
+    whole, found = cut(data_loaders(), every=2, model=Thawing, epochs=3)
+    assert found == []
+    assert whole.kept[0].run["frozen"] == ["nn.0.weight", "nn.0.bias"]
+    assert whole.kept[-1].run["frozen"] == []
 
 
 @pytest.mark.parametrize("loop", [ready_made, of_ones_own], ids=["fit", "own"])

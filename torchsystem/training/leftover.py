@@ -1,8 +1,12 @@
-"""Gradients that a batch has left behind, where no `Optimization` keeps them: somebody may accumulate by hand."""
+"""What no snapshot knows of parameters: gradients that a batch has left behind, and which of them are frozen.
+
+An `Optimization` keeps the gradients of an unfinished group; here are those of who accumulates by hand.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from logging import getLogger
 from typing import Any
 
 import torch
@@ -12,6 +16,8 @@ from torch.nn import Module, Parameter
 from torchsystem.domain.names import Names
 from torchsystem.domain.plain import Plain, plain, spread
 from torchsystem.training.optimization import Optimization
+
+logger = getLogger(__name__)
 
 
 def gradients_of(root: Module, optimizations: Iterable[Optimization]) -> dict[str, Plain]:
@@ -35,6 +41,28 @@ def put_back_gradients(root: Module, optimizations: Iterable[Optimization], stat
     """Give parameters the gradients that `gradients_of` returned, and all others of those none."""
     for name, parameter in _parameters(root, optimizations):
         parameter.grad = _revived(states[name], parameter) if name in states else None
+
+
+def frozen_of(root: Module) -> list[str]:
+    """Name the parameters that are not learned now.
+
+    Examples:
+        >>> from torch import nn
+        >>> frozen_of(nn.Linear(2, 1).requires_grad_(False))
+        ['weight', 'bias']
+    """
+    names = Names(root)
+    return [names.of(name) for name, parameter in root.named_parameters() if not parameter.requires_grad]
+
+
+def freeze_again(root: Module, frozen: Iterable[str]) -> None:
+    """Have those parameters learned that were, and no others: somebody may have thawed some in an earlier epoch."""
+    names, still = Names(root), frozenset(frozen)
+    for name, parameter in root.named_parameters():
+        is_learned = names.of(name) not in still
+        if parameter.requires_grad != is_learned:
+            logger.info("%s is %s, as it was when the run was kept", name, "learned" if is_learned else "frozen")
+            parameter.requires_grad_(is_learned)
 
 
 def _parameters(root: Module, optimizations: Iterable[Optimization]) -> Iterator[tuple[str, Parameter]]:

@@ -31,7 +31,7 @@ from torchsystem.training.events import (
 from torchsystem.training.gathered import Gathered
 from torchsystem.training.held import generators_of_modules
 from torchsystem.training.interrupts import notes
-from torchsystem.training.leftover import gradients_of, put_back_gradients
+from torchsystem.training.leftover import freeze_again, frozen_of, gradients_of, put_back_gradients
 from torchsystem.training.memories import ask_again, asked_for, remembered, remind
 from torchsystem.training.owned import optimizations_of
 from torchsystem.training.randomness import capture, put_back
@@ -200,6 +200,7 @@ class Run:
             "randomness": capture(),
             "own": capture(generators_of_modules(self.aggregate)),
             "gradients": gradients_of(self.aggregate, self.optimizations),
+            "frozen": frozen_of(self.aggregate),
             "listeners": remembered(self.producer),
             "epoch": None if epoch is None else epoch.state(),
             "loaders": self.cursors.state(() if epoch is None else epoch.entered),
@@ -230,6 +231,7 @@ class Run:
         put_back(state["randomness"])
         put_back(state["own"], generators_of_modules(self.aggregate))
         put_back_gradients(self.aggregate, self.optimizations, state.get("gradients", {}))
+        freeze_again(self.aggregate, state.get("frozen", frozen_of(self.aggregate)))
         return state["epoch"]
 
     def goes_on(self) -> bool:
