@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGKILL
@@ -225,6 +227,18 @@ def test_what_was_written_is_recorded_at_exit_though_the_store_was_dropped(tmp_p
     start(DROPPED, str(tmp_path)).communicate(timeout=200)
     (line,) = open_store(tmp_path).ledger()
     assert line.key == "digits/baseline/second/predictions/test_1.json"
+
+
+def test_a_store_of_which_all_is_recorded_is_not_kept(tmp_path: Path) -> None:
+    """Only what is still to be recorded outlives who dropped it."""
+    store = open_store(tmp_path)
+    path = store.path("config")
+    handed = weakref.ref(store._handed)  # type: ignore[arg-type]  # noqa: SLF001 - what is kept is what counts
+    path.write_text("{}")
+    store.record(path)
+    del store
+    gc.collect()
+    assert handed() is None
 
 
 FORKED = """

@@ -51,6 +51,8 @@ class Handed:
     def forget(self, key: str) -> None:
         """Do not record any more what is written there."""
         self._keys.pop(key, None)
+        if not self._keys:
+            _waiting.discard(self)
 
     def record(self, path: str | Path) -> Artefact:
         """Write into the ledger what was written to a path.
