@@ -84,6 +84,13 @@ def test_changed_arguments_are_refused_by_name_or_accepted() -> None:
     assert 'its arguments were {"value":1}' in world.plan(("a", 2), ("b", -1)).show(world.journal)
 
 
+def test_the_order_of_keys_is_no_change() -> None:
+    """In a dict, at any depth."""
+    world = World()
+    world.run(("a", {"x": 1, "y": [{"u": 2, "v": 3}]}))
+    assert world.run(("a", {"y": [{"v": 3, "u": 2}], "x": 1})) == "a{'x': 1, 'y': [{'u': 2, 'v': 3}]}"
+
+
 def test_a_changed_version_is_refused_by_name_or_accepted() -> None:
     """Here one that is given; that of the code is the next test."""
     world = World()

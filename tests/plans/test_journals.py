@@ -68,6 +68,9 @@ def test_every_transaction_reaches_the_disk(tmp_path: Path) -> None:
     connection = journal._connect()  # noqa: SLF001 - the settings hold for one connection
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert connection.execute("PRAGMA fullfsync").fetchone() == (
+        1,
+    )  # through the cache of the disk, where macOS has that
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
