@@ -1,4 +1,4 @@
-"""A disk that loses power, and one that is full: real files, and what would be left of them."""
+"""Disks that lose power, are full, or are slow: real files, and what would be left of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from threading import Event
 from typing import NamedTuple
 
 from torchsystem.storage.ports import Chunk, LocalFiles
@@ -141,6 +142,20 @@ class Disk(LocalFiles):
     def _read(self) -> None:
         if self._is_off:
             raise self._failure()
+
+
+class Slow(LocalFiles):
+    """A disk that writes when it is told to."""
+
+    def __init__(self) -> None:
+        self.begun = Event()
+        self.go = Event()
+
+    def write(self, path: Path, chunks: Iterable[Chunk]) -> None:
+        """Say that it has begun, and wait."""
+        self.begun.set()
+        assert self.go.wait(200)
+        super().write(path, chunks)
 
 
 def full() -> OSError:

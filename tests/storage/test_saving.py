@@ -8,30 +8,15 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 
 import pytest
 
-from tests.storage.disk import Disk, full
+from tests.storage.disk import Disk, Slow, full
 from tests.storage.models import Learner, advance, told
 from torchsystem.errors import DiskFull, FolderInUse
 from torchsystem.storage import Repository, SaveFailed
-from torchsystem.storage.ports import Chunk, LocalFiles
-
-
-class Slow(LocalFiles):
-    """A disk that writes when it is told to."""
-
-    def __init__(self) -> None:
-        self.begun = Event()
-        self.go = Event()
-
-    def write(self, path: Path, chunks: Iterable[Chunk]) -> None:
-        self.begun.set()
-        assert self.go.wait(200)
-        super().write(path, chunks)
 
 
 def test_the_caller_only_copies(tmp_path: Path) -> None:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 
 import torch
 
+from tests.storage.disk import Slow
 from torchsystem.storage import Repository, Retention
-from torchsystem.storage.ports import Chunk, LocalFiles
-
-
-class Slow(LocalFiles):
-    """A disk that writes when it is told to."""
-
-    def __init__(self) -> None:
-        self.begun = Event()
-        self.go = Event()
-
-    def write(self, path: Path, chunks: Iterable[Chunk]) -> None:
-        self.begun.set()
-        assert self.go.wait(200)
-        super().write(path, chunks)
 
 
 def test_who_leaves_takes_the_folder_from_nobody(tmp_path: Path) -> None:

@@ -139,29 +139,19 @@ class Writer:
     ) -> Checkpoint:
         """Write a checkpoint, and remove those that it makes superfluous; nobody else of this process writes there."""
         with self._tenancy.turn(shelf.folder.name):
-            return self._write_in_turn(shelf, draft, state, parameters, retention)
-
-    def _write_in_turn(
-        self,
-        shelf: Shelf,
-        draft: Checkpoint,
-        state: dict[str, Plain],
-        parameters: frozenset[str],
-        retention: Retention,
-    ) -> Checkpoint:
-        checkpoint = shelf.write(
-            draft,
-            state,
-            before_it_is_written=partial(health.check, state["snapshot"], parameters),
-            before_it_counts=self._tenancy.check,
-        )
-        logger.info("saved %s", checkpoint)
-        superfluous = [] if retention.keep_last is None else retention.superfluous([*readable(shelf)])
-        if superfluous:
-            shelf.verify(checkpoint)
-            for old in superfluous:
-                shelf.delete(old)
-        return checkpoint
+            checkpoint = shelf.write(
+                draft,
+                state,
+                before_it_is_written=partial(health.check, state["snapshot"], parameters),
+                before_it_counts=self._tenancy.check,
+            )
+            logger.info("saved %s", checkpoint)
+            superfluous = [] if retention.keep_last is None else retention.superfluous([*readable(shelf)])
+            if superfluous:
+                shelf.verify(checkpoint)
+                for old in superfluous:
+                    shelf.delete(old)
+            return checkpoint
 
 
 def _warn_of_unknown_best(shelf: Shelf, draft: Checkpoint, retention: Retention) -> None:
