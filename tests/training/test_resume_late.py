@@ -132,14 +132,17 @@ def test_a_sampler_without_end_is_refused_or_gone_through(workers: int) -> None:
 
 
 def test_a_data_set_that_is_random_later_is_noticed() -> None:
-    """Though its first batches are not: whoever then goes on with workers is refused."""
+    """Though its first batches are not, in any epoch: whoever then goes on with workers is refused."""
     cursor = Cursor(DataLoader(Numbers(), 2), "train")
+    cursor.check()
     assert len([*cursor.open(0)]) == 6
     assert cursor.state(under_way=False)["is_random"] is False
     cursor = Cursor(DataLoader(Noisy(), 2), "train")
-    opened = cursor.open(0)
-    for cursor.position in (1, 2, 3, 4):
-        next(opened)
+    cursor.check()
+    assert len([*cursor.open(0)]) == 6
+    opened = cursor.open(1)
+    cursor.position = 0
+    next(opened)
     state = cursor.state(under_way=True)
     assert state["is_random"] is True
     with_a_worker = Cursor(DataLoader(Noisy(), 2, num_workers=1), "train")

@@ -180,12 +180,15 @@ class Cursor:
         self._refuse_inexact(replay, is_drawn=not first or replay.drawn_at is not None)
         if twin.has_workers:
             return iterator
-        self._is_random = not are_equal(replay.drawn_at, capture()) if first else kept.get("is_random")
-        self._refuse_change(kept, is_random=self._is_random)
-        return chain(first, chain.from_iterable(self._looked_at(iterator, kept)))
+        if first:
+            self._note_random(replay.drawn_at, kept)
+        elif self._is_random is None:
+            self._is_random = kept.get("is_random")
+        matters = self._is_exact or "has_workers" in kept  # to whoever goes on, or has gone on; to others it only costs
+        return chain(first, chain.from_iterable(self._looked_at(iterator, kept)) if matters else iterator)
 
     def _looked_at(self, iterator: Iterator[Any], kept: Plain) -> Iterator[Iterable[Any]]:
-        """Give batches in runs, each twice as long; look between them whether fetching draws random numbers after all.
+        """Give batches in ever longer runs; look between them whether fetching draws random numbers after all.
 
         Looking at each would take longer than many a data set does to fetch one.
         """
@@ -193,14 +196,18 @@ class Cursor:
         while not self._is_random:
             before = capture()
             batch = list(islice(iterator, 1))
-            self._is_random = not are_equal(before, capture())
-            self._refuse_change(kept, is_random=self._is_random)
+            self._note_random(before, kept)
             yield batch
             if not batch:
                 return
             yield islice(iterator, length)
-            length *= 2
+            length *= 4
         yield iterator
+
+    def _note_random(self, before: Plain, kept: Plain) -> None:
+        """See whether a batch was fetched with random numbers; data that has drawn some once may do so again."""
+        self._is_random = bool(self._is_random) or not are_equal(before, capture())
+        self._refuse_change(kept, is_random=self._is_random)
 
     def _refuse_inexact(self, replay: Replay, *, is_drawn: bool) -> None:
         """Refuse what shows only when a loader is opened, if it has to allow that a run goes on exactly."""
