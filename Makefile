@@ -22,8 +22,9 @@ soak: $(READY) ## Send a million events through listeners that fail at random; t
 	$(BIN)/python tests/services/soak.py
 
 prove: $(READY) ## Kill a training a thousand times at random instants, and compare it with one left alone; some minutes
-	folder=$$(mktemp -d) && OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/scenarios/killing.py $$folder 1000 $$RANDOM \
-	  && OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/scenarios/killing.py $$folder/workers 50 $$RANDOM 2 && rm -rf $$folder
+	folder=$$(mktemp -d) && seed=$$(date +%s) && echo "seed $$seed" && export OMP_NUM_THREADS=1 PYTHONPATH=. \
+	  && $(BIN)/python tests/scenarios/killing.py $$folder 1000 $$seed \
+	  && $(BIN)/python tests/scenarios/killing.py $$folder/workers 50 $$seed 2 && rm -rf $$folder
 
 check: lint types docs test ## Check everything that must hold: format, lint, types, docs and tests
 
