@@ -62,6 +62,29 @@ def training(*listeners: Consumer) -> Training:
     return made
 
 
+def take_turns(alone: Consumer, first: Consumer, second: Consumer, *, kept: int, lost: int) -> Snapshot:
+    """Let one listener hear a whole run of six epochs, and two others the same run, cut and gone on with.
+
+    Args:
+        alone: Who hears the whole run.
+        first: Who hears it until it is cut.
+        second: Who has the first one's memory, and hears the rest.
+        kept: After how many epochs the run was kept.
+        lost: How many more the first one hears of, which the second one hears of again.
+
+    Returns:
+        What was kept of the aggregate.
+    """
+    training(alone).fit(learner(), loaders(3), epochs=6)
+    model = learner()
+    training(first).fit(model, loaders(3), epochs=kept)
+    snapshot, state = model.snapshot(), json.loads(json.dumps(first.state_dict()))
+    training(first).fit(model, loaders(3), epochs=kept + lost)
+    second.load_state_dict(state)
+    training(second).fit(resumed(snapshot), loaders(3), epochs=6)
+    return snapshot
+
+
 def read(folder: Path) -> EventAccumulator:
     """Read the event files of a series, as TensorBoard does without its fast loader."""
     accumulator = EventAccumulator(str(folder), {"scalars": 0, "tensors": 0, "histograms": 0, "images": 0})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import warnings
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn, optim
 
-from tests.adapters.boards import learner, loaders, network, resumed, training
+from tests.adapters.boards import loaders, network, take_turns, training
 from tests.training.fakes import Learner
 from torchsystem import Aggregate
 from torchsystem.adapters.gradients import Gradients, GradientsExploded, GradientsVanished
@@ -175,13 +174,7 @@ def test_what_nobody_hears_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_resumed_run_has_neither_gaps_nor_doubles(kept: int, lost: int, interval: int) -> None:
     """However far it had come before."""
     alone, first, second = (Gradients(every(interval, "batches")) for _ in range(3))
-    training(alone).fit(learner(), loaders(3), epochs=6)
-    model = learner()
-    training(first).fit(model, loaders(3), epochs=kept)
-    snapshot, state = model.snapshot(), json.loads(json.dumps(first.state_dict()))
-    training(first).fit(model, loaders(3), epochs=kept + lost)
-    second.load_state_dict(state)
-    training(second).fit(resumed(snapshot), loaders(3), epochs=6)
+    take_turns(alone, first, second, kept=kept, lost=lost)
     assert second.records == alone.records
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn, optim, tensor
 
-from tests.adapters.boards import learner, loaders, network, resumed, training
+from tests.adapters.boards import learner, loaders, network, resumed, take_turns, training
 from tests.training.fakes import Learner
 from torchsystem import Aggregate
 from torchsystem.adapters.learning_rate import LearningRate, Rate
@@ -48,13 +47,7 @@ def test_it_records_within_epochs_when_a_trigger_says() -> None:
 def test_a_resumed_run_has_neither_gaps_nor_doubles(kept: int, lost: int, when: Trigger | None) -> None:
     """In another process, and in the same one, however far it had come."""
     alone, first, second = (LearningRate(when) for _ in range(3))
-    training(alone).fit(learner(), loaders(3), epochs=6)
-    model = learner()
-    training(first).fit(model, loaders(3), epochs=kept)
-    snapshot, state = model.snapshot(), json.loads(json.dumps(first.state_dict()))
-    training(first).fit(model, loaders(3), epochs=kept + lost)
-    second.load_state_dict(state)
-    training(second).fit(resumed(snapshot), loaders(3), epochs=6)
+    snapshot = take_turns(alone, first, second, kept=kept, lost=lost)
     assert second.records == alone.records
     if when is None:
         training(first).fit(resumed(snapshot), loaders(3), epochs=6)

@@ -497,10 +497,8 @@ def test_events_that_nobody_hears_are_not_built(training: Training) -> None:
     assert len(asked) < 10
 
 
-@pytest.mark.parametrize("moment", [EpochStarted, BatchStarted, BatchEnded, Trained])
-@pytest.mark.parametrize("failures", ["stop", "finish"])
-def test_ones_own_loop_keeps_nothing_that_only_some_have_heard_of(moment: type, failures: Any) -> None:
-    """Where a listener fails, those after it may not know what is done: whoever goes on there would tell them never."""
+def keeping() -> tuple[Consumer, list[int]]:
+    """Make a listener that keeps a run at the first safe point after its end, and the batches it was kept at."""
     saved: list[int] = []
     consumer = Consumer("keeping")
 
@@ -510,6 +508,14 @@ def test_ones_own_loop_keeps_nothing_that_only_some_have_heard_of(moment: type, 
         assert run is not None
         run.when_safe(lambda: saved.append(run.tracker.batch))
 
+    return consumer, saved
+
+
+@pytest.mark.parametrize("moment", [EpochStarted, BatchStarted, BatchEnded, Trained])
+@pytest.mark.parametrize("failures", ["stop", "finish"])
+def test_ones_own_loop_keeps_nothing_that_only_some_have_heard_of(moment: type, failures: Any) -> None:
+    """Where a listener fails, those after it may not know what is done: whoever goes on there would tell them never."""
+    consumer, saved = keeping()
     producer = Producer(failures=failures)
     producer.register(raising(moment, ValueError("a listener")), consumer)
     log = written(producer)
@@ -530,15 +536,7 @@ def test_ones_own_loop_keeps_nothing_that_only_some_have_heard_of(moment: type, 
 @pytest.mark.parametrize("left_in", ["train", "validation", "between"])
 def test_leaving_ones_own_loop_keeps_nothing_of_a_batch_that_may_be_half_done(left_in: str) -> None:
     """Whether the batch was learned from is known to nobody: what waits for a safe point is not done; else it is."""
-    saved: list[int] = []
-    consumer = Consumer("keeping")
-
-    @consumer.handler
-    def keep(event: TrainingEnded) -> None:
-        run = under_way(event.aggregate)
-        assert run is not None
-        run.when_safe(lambda: saved.append(run.tracker.batch))
-
+    consumer, saved = keeping()
     producer = Producer(failures="finish")
     producer.register(consumer)
     log = written(producer)
