@@ -20,13 +20,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from torchsystem.domain.names import Names
+from torchsystem.domain.parts import OF_TORCH
 from torchsystem.errors import MetadataMismatch, NoCanonicalForm, NotRegistered
 from torchsystem.registry import getmetadata
 from torchsystem.registry.record import recall
 
 Description: TypeAlias = dict[str, Any]
 
-OF_MODULES = frozenset(vars(Module()))
 # How a step is computed, and not what it computes: the same run may go on elsewhere.
 OF_DEVICES = {"foreach", "fused", "capturable", "differentiable"}
 
@@ -49,7 +49,7 @@ def describe(subject: object) -> dict[str, Description]:
         if _is_registered(module) or (path and "." not in path):
             found[prefix.removesuffix(".")] = describe_one(unwrapped(module))
         for name, value in vars(module).items():
-            if name not in OF_MODULES:
+            if name not in OF_TORCH:
                 found |= {place: describe_one(part) for place, part in _parts(prefix + name, value, {id(subject)})}
     return found
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from torchsystem.domain.parts import OF_TORCH
 from torchsystem.training.randomness import in_use, is_generator
 
 OF_LOADER = ("_iterator", "worker_init_fn")  # of a loader, what a run does not draw from
@@ -52,7 +53,7 @@ def generators_of(loader: object) -> dict[str, Any]:
 
 def generators_of_modules(root: Module) -> dict[str, Any]:
     """Find those that a module and those inside it draw from, and of which no snapshot knows."""
-    skipped = {*vars(Module()), *_OTHERS}
+    skipped = OF_TORCH.union(_OTHERS)
     held = (
         (f"{path}.{name}" if path else name, value)
         for path, module in root.named_modules()

@@ -8,10 +8,9 @@ from typing import Any
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from torchsystem.domain.parts import OF_TORCH
 from torchsystem.training.held import MANY
 from torchsystem.training.optimization import Optimization
-
-_OF_TORCH = frozenset(vars(Module()))
 
 
 def optimizations_of(aggregate: Module) -> list[Optimization]:
@@ -49,7 +48,7 @@ def owned(aggregate: Module, kind: Any) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
     for path, module in aggregate.named_modules():
         for name, value in vars(module).items():
-            if name not in _OF_TORCH:
+            if name not in OF_TORCH:
                 yield from _within(f"{path}.{name}" if path else name, value, kind, seen)
 
 
